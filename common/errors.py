@@ -1,0 +1,116 @@
+"""Every way things go wrong here, as one closed tree.
+
+    HookmirrorError
+    ├── ConfigError           the operator must change something; the program does not start
+    ├── BadRequest            the receiver answers 4xx with the message as its one sentence
+    │   ├── NotAHook          400
+    │   ├── NotOurs           403
+    │   └── TooLarge          413
+    ├── TryAgain              the worker retries; `counts` says whether it was an attempt
+    │   ├── StoreAway         timeout, reset, 5xx, or an answer nobody knows
+    │   ├── SourceMoved       the object changed while it was read
+    │   ├── Corrupt           the bytes are not those that were promised
+    │   ├── QueueAway         the broker cannot take a message now       (does not count)
+    │   ├── KeyBusy           another delivery of this key is under way  (does not count)
+    │   ├── Throttled         the store asks for patience                (does not count)
+    │   └── RouteDown         refused for every object: credentials, a missing bucket (does not count)
+    ├── Never                 the worker buries the task
+    │   ├── Unreadable        the body is no task, the record no event
+    │   └── Refused           the store will never take or give this object
+    └── LostDelivery          the delivery belongs to another worker now: no verdict at all
+
+Foreign errors are translated into this tree in one place for each library, and what is not
+known becomes `StoreAway`: unknown means try again, never done.
+"""
+
+
+class HookmirrorError(Exception):
+    """The root; its message is a sentence that says what to do next."""
+
+
+class ConfigError(HookmirrorError):
+    """The configuration cannot be used; the message names the key and the line that mends it."""
+
+
+class BadRequest(HookmirrorError):
+    """The caller sent something that is not for us. `status` is the HTTP status to answer."""
+
+    status = 400
+
+
+class NotAHook(BadRequest):
+    """The body is not a hook of any sender we know."""
+
+
+class NotOurs(BadRequest):
+    """A hook or a subscription for a bucket that no route names."""
+
+    status = 403
+
+
+class TooLarge(BadRequest):
+    """The body is larger than a hook can be."""
+
+    status = 413
+
+
+class TryAgain(HookmirrorError):
+    """It may work later. `retry_after` is the wait the other side asked for, in seconds, 0 for none."""
+
+    counts = True
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StoreAway(TryAgain):
+    """The store did not answer, or answered with an error that says nothing about the object."""
+
+
+class SourceMoved(TryAgain):
+    """The source object changed between the look and the end of the read."""
+
+
+class Corrupt(TryAgain):
+    """Bytes arrived that do not match their length or checksum."""
+
+
+class QueueAway(TryAgain):
+    """The queue has not confirmed a message in time; nothing may be acknowledged upstream."""
+
+    counts = False
+
+
+class KeyBusy(TryAgain):
+    """This process is already working on the key; one at a time keeps zombies harmless."""
+
+    counts = False
+
+
+class Throttled(TryAgain):
+    """The store refused for now because of its rate limits."""
+
+    counts = False
+
+
+class RouteDown(TryAgain):
+    """The store refuses every object alike: an operator must act, the task is not to blame."""
+
+    counts = False
+
+
+class Never(HookmirrorError):
+    """No attempt can succeed; the task becomes a dead letter with this message as its reason."""
+
+
+class Unreadable(Never):
+    """Bytes that cannot be understood; they are kept whole."""
+
+
+class Refused(Never):
+    """The store will never take or give this object as it is."""
+
+
+class LostDelivery(HookmirrorError):
+    """The delivery is no longer held: its lease ran out or its channel closed."""

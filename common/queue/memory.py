@@ -1,0 +1,154 @@
+"""The queue in memory: the same promises minus durability. For tests and for trying things out."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from dataclasses import dataclass, field
+
+from common.errors import LostDelivery
+from common.queue.port import (
+    KILLER,
+    MAX_DELIVERIES,
+    Bury,
+    Counts,
+    DeadLetter,
+    Delivery,
+    Done,
+    Failure,
+    Lane,
+    Verdict,
+    after_verdict,
+    check_delay,
+)
+
+POLL = 0.05
+
+
+@dataclass(slots=True)
+class _Message:
+    id: str
+    body: bytes
+    lane: Lane
+    due: float
+    attempt: int = 1
+    failures: tuple[Failure, ...] = ()
+    holder: "MemoryQueue | None" = None
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What several handles on one queue have in common."""
+
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    messages: dict[str, _Message] = field(default_factory=dict)
+    dead: dict[str, DeadLetter] = field(default_factory=dict)
+
+
+class MemoryQueue:
+    """All messages in one dictionary. `clock` is the time in epoch seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.time, *, shared: _Shared | None = None) -> None:
+        self._clock = clock
+        self._shared = shared or _Shared()
+        self._messages, self._dead = self._shared.messages, self._shared.dead
+
+    def twin(self) -> "MemoryQueue":
+        """Return another handle on the same messages, as another process would hold it."""
+        return MemoryQueue(self._clock, shared=self._shared)
+
+    async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
+        """See the port."""
+        check_delay(delay)
+        message = self._message(body, lane, self._clock() + delay)
+        self._messages[message.id] = message
+
+    async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
+        """See the port."""
+        self._lay(self._message(body, lane, 0.0), why)
+
+    def _message(self, body: bytes, lane: Lane, due: float) -> _Message:
+        return _Message(str(next(self._shared.numbers)), body, lane, due)
+
+    async def deliveries(self, lane: Lane, limit: int) -> AsyncIterator[Delivery]:
+        """See the port."""
+        while True:
+            mine = sum(m.holder is self and m.lane is lane for m in self._messages.values())
+            message = self._next(lane) if mine < limit else None
+            if message is None:
+                await asyncio.sleep(POLL)
+                continue
+            message.holder = self
+            yield Delivery(message.body, message.attempt, message, lane, message.failures)
+
+    def _next(self, lane: Lane) -> _Message | None:
+        now = self._clock()
+        ready = (m for m in self._messages.values() if m.lane is lane and m.holder is None and m.due <= now)
+        return next(ready, None)
+
+    def holds(self, delivery: Delivery) -> bool:
+        """See the port."""
+        return isinstance(delivery.receipt, _Message) and delivery.receipt.holder is self
+
+    async def settle(self, delivery: Delivery, verdict: Verdict) -> None:
+        """See the port."""
+        message = delivery.receipt
+        if not isinstance(message, _Message) or message.holder is not self:
+            raise LostDelivery("the delivery was settled or given back before")
+        message.holder = None
+        if not isinstance(verdict, Done):
+            message.failures = after_verdict(delivery, verdict, self._clock())
+        if isinstance(verdict, Done):
+            del self._messages[message.id]
+        elif isinstance(verdict, Bury):
+            self._lay(message, verdict.why)
+        else:
+            message.attempt += verdict.counts
+            message.due = self._clock() + verdict.after
+
+    def _lay(self, message: _Message, why: str) -> None:
+        self._messages.pop(message.id, None)
+        self._dead[message.id] = DeadLetter(
+            message.id, message.body, message.lane, why, self._clock(), message.attempt, message.failures
+        )
+
+    async def counts(self) -> Counts:
+        """See the port."""
+        now, free = self._clock(), [m for m in self._messages.values() if m.holder is None]
+        return Counts(
+            ready={lane: sum(m.lane is lane and m.due <= now for m in free) for lane in Lane},
+            waiting=sum(m.due > now for m in free),
+            held=len(self._messages) - len(free),
+            dead=len(self._dead),
+        )
+
+    async def buried(self, limit: int, after: str | None = None) -> list[DeadLetter]:
+        """See the port."""
+        letters = list(self._dead.values())
+        if after is not None and after not in self._dead:
+            raise LookupError(f"{after} is no dead letter any more; list again from the start")
+        start = 0 if after is None else list(self._dead).index(after) + 1
+        return letters[start : start + limit]
+
+    async def replay(self, ids: Collection[str] | None = None) -> set[str]:
+        """See the port."""
+        found = set(self._dead) if ids is None else set(ids) & set(self._dead)
+        for key in found:
+            letter = self._dead.pop(key)
+            self._messages[key] = _Message(key, letter.body, letter.lane, 0.0, failures=letter.failures)
+        return found
+
+    async def drop(self, ids: Collection[str]) -> set[str]:
+        """See the port."""
+        found = set(ids) & set(self._dead)
+        for key in found:
+            del self._dead[key]
+        return found
+
+    async def close(self) -> None:
+        """Give back what this handle holds."""
+        for message in [m for m in self._messages.values() if m.holder is self]:
+            message.holder = None
+            message.attempt += 1
+            if message.attempt > MAX_DELIVERIES:
+                self._lay(message, KILLER)

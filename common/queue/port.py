@@ -1,0 +1,166 @@
+"""The queue port: what every backend promises, in prose, and the values that cross it.
+
+1. *Published means durable.* When `publish` returns, the message survives `kill -9` of everything.
+2. *One holder at a time*, however long the work takes.
+3. *Unsettled work comes back* after its holder dies, with a higher `attempt`.
+4. *A wait is a wait*: `Retry` and `delay` come back no sooner than asked, and block nobody meanwhile.
+5. *Dead letters never expire*; looking at them changes neither their count nor their order.
+6. *`settle` happens once.* If it raises, the delivery counts as unsettled and comes back.
+7. *Order is not promised*, and nothing here may depend on it.
+
+`tests/contract/test_queue.py` holds every backend to each line.
+"""
+
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+MAX_DELAY = 3600
+"""The longest wait a queue takes, in seconds."""
+
+MAX_DELIVERIES = 100
+"""A message that came back unsettled this often kills its workers: it is buried unseen."""
+
+KILLER = f"came back unsettled {MAX_DELIVERIES} times: it may be what kills its workers"
+"""Why such a message was buried."""
+
+
+class Lane(StrEnum):
+    """Hooks travel on `live`, backfills on `bulk`, so that a backfill never starves live events."""
+
+    LIVE = "live"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The task is finished; `outcome` says how, for the logs."""
+
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Again after `after` seconds. `counts` is False when the task is not to blame for the wait."""
+
+    after: float
+    why: str
+    counts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Never again by itself: a dead letter, for a person."""
+
+    why: str
+
+
+Verdict = Done | Retry | Bury
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One attempt that ended in a counted `Retry`, or in `Bury`: when (epoch seconds), which, and why."""
+
+    at: float
+    attempt: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message in this process's hands. `attempt` counts from 1; `receipt` is the backend's own."""
+
+    body: bytes
+    attempt: int
+    receipt: object
+    lane: Lane
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A buried message, whole: its bytes, why it was buried and when, and what was tried before."""
+
+    id: str
+    body: bytes
+    lane: Lane
+    why: str
+    at: float
+    attempt: int
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Depths. `held` are being worked on now; None where the backend cannot tell."""
+
+    ready: dict[Lane, int] = field(default_factory=dict)
+    waiting: int = 0
+    held: int | None = None
+    dead: int = 0
+
+
+def check_delay(delay: float) -> None:
+    """Raise ValueError for a delay that no backend takes."""
+    if not 0 <= delay <= MAX_DELAY:
+        raise ValueError(f"a delay is 0 to {MAX_DELAY} s, not {delay}")
+
+
+def after_verdict(delivery: Delivery, verdict: Retry | Bury, now: float) -> tuple[Failure, ...]:
+    """Return the failures of `delivery` with what `verdict` adds: a wait that does not count adds none."""
+    if isinstance(verdict, Retry) and not verdict.counts:
+        return delivery.failures
+    return (*delivery.failures, Failure(now, delivery.attempt, verdict.why))
+
+
+class Publisher(Protocol):
+    """The way in. Both calls raise `QueueAway` when durability was not confirmed in time."""
+
+    async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
+        """Return only when `body` is durable. It is delivered no sooner than `delay` seconds from now
+        (at most `MAX_DELAY`, else ValueError)."""
+
+    async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
+        """Keep `body` as a dead letter at once; for what arrived in no shape to be a task."""
+
+
+class Consumer(Protocol):
+    """The way out."""
+
+    def deliveries(self, lane: Lane, limit: int) -> AsyncIterator[Delivery]:
+        """Yield messages for ever, with at most `limit` of them unsettled; one call at a time for each lane.
+        Closing the iterator takes no more and gives back what was not yet yielded; what was yielded stays
+        held until it is settled or the queue is closed. The broker's absence is waited out."""
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether the delivery is still this process's, as far as can be known without asking."""
+
+    async def settle(self, delivery: Delivery, verdict: Verdict) -> None:
+        """End the delivery, once. Raises `LostDelivery` when it is no longer held."""
+
+
+class Inspector(Protocol):
+    """The operator's side. Every call raises `QueueAway` when the queue cannot be asked."""
+
+    async def counts(self) -> Counts:
+        """Return the depths now."""
+
+    async def buried(self, limit: int, after: str | None = None) -> list[DeadLetter]:
+        """Return at most `limit` dead letters in the order of their burial, from behind the id `after`.
+        Raises LookupError when `after` is none of them any more."""
+
+    async def replay(self, ids: Collection[str] | None = None) -> set[str]:
+        """Send the dead letters `ids` (None: all there are now) back to their lanes as first attempts.
+        Returns the ids found. Each is durable in its lane before it leaves the dead."""
+
+    async def drop(self, ids: Collection[str]) -> set[str]:
+        """Delete the dead letters `ids` for good. Returns the ids found."""
+
+
+class Queue(Publisher, Consumer, Inspector, Protocol):
+    """All of it, as `open_queue` returns it."""
+
+    async def close(self) -> None:
+        """Let go of everything; what is unsettled comes back to others."""

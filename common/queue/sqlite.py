@@ -1,0 +1,350 @@
+"""The embedded queue: one SQLite table, for one machine and any number of its processes.
+
+A lease is a due time in the future: a held message is one whose `due` has not come yet, so a dead
+holder's messages become due by themselves and nothing has to sweep. The holder renews its leases
+while it lives. WAL with `synchronous=FULL` syncs before a commit returns; what arrives during one
+commit shares the next.
+"""
+
+import asyncio
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import TypeVar
+
+from common.errors import ConfigError, LostDelivery, QueueAway
+from common.queue.port import (
+    KILLER,
+    MAX_DELIVERIES,
+    Bury,
+    Counts,
+    DeadLetter,
+    Delivery,
+    Done,
+    Failure,
+    Lane,
+    Verdict,
+    after_verdict,
+    check_delay,
+)
+
+T = TypeVar("T")
+Operation = Callable[[sqlite3.Connection], T]
+
+LEASE = 30.0
+"""How long a dead holder's messages stay away, in seconds."""
+
+POLL = 0.2
+"""How often other processes' messages are looked for, in seconds; our own wake us at once."""
+
+# `holder` names who leases the message, NULL for nobody; `why` and `at` are set when it is dead.
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS message (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    lane     TEXT NOT NULL,
+    body     BLOB NOT NULL,
+    due      REAL NOT NULL,
+    attempt  INTEGER NOT NULL DEFAULT 1,
+    failures TEXT NOT NULL DEFAULT '[]',
+    holder   TEXT,
+    dead     INTEGER NOT NULL DEFAULT 0,
+    why      TEXT,
+    at       REAL
+);
+CREATE INDEX IF NOT EXISTS message_due ON message (dead, lane, due);
+"""
+
+
+class SqliteQueue:
+    """One handle on the file. All SQL runs in one thread of its own, a batch to a transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor, lease: float) -> None:
+        self._connection = connection
+        self._thread = thread
+        self._lease = lease
+        self._batch: list[tuple[Operation[object], asyncio.Future[object]]] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._held: dict[int, tuple[str, float, Lane]] = {}  # id -> (holder, lease end by our clock, lane)
+        self._renewer = asyncio.create_task(self._renew())
+
+    @classmethod
+    async def open(cls, path: Path, *, lease: float = LEASE) -> "SqliteQueue":
+        """Open the file, making it when it is not there. Raises `ConfigError` when that cannot be."""
+        thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-queue")
+        try:
+            connection = await asyncio.get_running_loop().run_in_executor(thread, _connect, path)
+        except sqlite3.Error as error:
+            thread.shutdown(wait=False)
+            raise ConfigError(f"queue.url: {path}: {error}. Name a file in a folder that can be written.") from error
+        return cls(connection, thread, lease)
+
+    async def _run(self, operation: Operation[T]) -> T:
+        """Run `operation` with whatever else is waiting, in one transaction, and return its result."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._batch.append((operation, future))  # type: ignore[arg-type]  # each future gets its own result
+        if self._committing is None or self._committing.done():
+            self._committing = asyncio.create_task(self._commit())
+        return await future
+
+    async def _commit(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._batch:
+            batch, self._batch = self._batch, []
+            try:
+                results = await loop.run_in_executor(self._thread, self._transact, [op for op, _ in batch])
+            except Exception as error:  # noqa: BLE001 - handed to whoever waits: a lost one would hang him
+                _fail(batch, error)
+                continue
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+    def _transact(self, operations: list[Operation[object]]) -> list[object]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            results = [operation(self._connection) for operation in operations]
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        return results
+
+    async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
+        """See the port."""
+        check_delay(delay)
+        row = (lane, body, time.time() + delay)
+        await self._run(lambda db: db.execute("INSERT INTO message (lane, body, due) VALUES (?, ?, ?)", row))
+        self._news.set()
+
+    async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
+        """See the port."""
+        row = (lane, body, why, time.time())
+        await self._run(
+            lambda db: db.execute(
+                "INSERT INTO message (lane, body, due, dead, why, at) VALUES (?, ?, 0, 1, ?, ?)", row
+            )
+        )
+
+    async def deliveries(self, lane: Lane, limit: int) -> AsyncIterator[Delivery]:
+        """See the port."""
+        while True:
+            room = limit - sum(held[2] is lane for held in self._held.values())
+            taken = await self._take(lane, room) if room > 0 else []
+            given = 0
+            try:
+                for delivery in taken:
+                    given += 1
+                    yield delivery
+            finally:
+                await self._give_back(taken[given:])
+            if not taken:
+                await self._wait_for_news()
+
+    async def _take(self, lane: Lane, room: int) -> list[Delivery]:
+        now, holder = time.time(), uuid.uuid4().hex
+
+        def lease(db: sqlite3.Connection) -> list[tuple[int, bytes, int, str]]:
+            # A holder's name on a message that is due again means that the holder died with it.
+            db.execute(
+                "UPDATE message SET dead = 1, why = ?, at = ?, holder = NULL"
+                " WHERE dead = 0 AND lane = ? AND due <= ? AND attempt > ?",
+                (KILLER, now, lane, now, MAX_DELIVERIES),
+            )
+            rows = db.execute(
+                "UPDATE message SET attempt = attempt + (holder IS NOT NULL), holder = ?, due = ?"
+                " WHERE id IN (SELECT id FROM message WHERE dead = 0 AND lane = ? AND due <= ?"
+                "              ORDER BY due LIMIT ?)"
+                " RETURNING id, body, attempt, failures",
+                (holder, now + self._lease, lane, now, room),
+            )
+            return rows.fetchall()
+
+        try:
+            rows = await self._run(lease)
+        except QueueAway:
+            return []  # asked again after the next wait; a full disk is waited out like an absent broker
+        end = time.monotonic() + self._lease
+        self._held.update({row[0]: (holder, end, lane) for row in rows})
+        return [
+            Delivery(body, attempt, (id_, holder), lane, _failures(failures))
+            for id_, body, attempt, failures in rows
+        ]
+
+    async def _give_back(self, deliveries: list[Delivery]) -> None:
+        """Return what was taken and never seen by anyone: no attempt was made."""
+        receipts = [_receipt(d) for d in deliveries]
+        for id_, _ in receipts:
+            self._held.pop(id_, None)
+        if receipts:
+            await self._run(
+                lambda db: db.executemany(
+                    "UPDATE message SET holder = NULL, due = 0 WHERE id = ? AND holder = ?", receipts
+                )
+            )
+
+    async def _wait_for_news(self) -> None:
+        self._news.clear()
+        try:
+            async with asyncio.timeout(POLL):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    async def _renew(self) -> None:
+        """Keep the leases of what this process holds, for as long as the work takes."""
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            held = [(id_, holder) for id_, (holder, _, _) in self._held.items()]
+            if held:
+                await self._extend(held)
+
+    async def _extend(self, held: list[tuple[int, str]]) -> None:
+        end, until = time.monotonic() + self._lease, time.time() + self._lease
+
+        def extend(db: sqlite3.Connection) -> list[int]:
+            sql = "UPDATE message SET due = ? WHERE id = ? AND holder = ? AND dead = 0"
+            return [id_ for id_, holder in held if db.execute(sql, (until, id_, holder)).rowcount]
+
+        try:
+            kept = await self._run(extend)
+        except QueueAway:
+            return  # the leases run on; the next round tries again, and `holds` says when they ended
+        for id_, holder in held:
+            current = self._held.get(id_)
+            if current is not None and current[0] == holder:
+                if id_ in kept:
+                    self._held[id_] = (holder, end, current[2])
+                else:
+                    del self._held[id_]
+
+    def holds(self, delivery: Delivery) -> bool:
+        """See the port."""
+        id_, holder = _receipt(delivery)
+        held = self._held.get(id_)
+        return held is not None and held[0] == holder and time.monotonic() < held[1]
+
+    async def settle(self, delivery: Delivery, verdict: Verdict) -> None:
+        """See the port."""
+        id_, holder = _receipt(delivery)
+        now = time.time()
+
+        def end(db: sqlite3.Connection) -> int:
+            mine = "WHERE id = ? AND holder = ? AND dead = 0"
+            if isinstance(verdict, Done):
+                return db.execute(f"DELETE FROM message {mine}", (id_, holder)).rowcount  # noqa: S608
+            failures = json.dumps([asdict(f) for f in after_verdict(delivery, verdict, now)])
+            if isinstance(verdict, Bury):
+                change, values = "holder = NULL, dead = 1, why = ?, at = ?", (verdict.why, now)
+            else:
+                attempt = delivery.attempt + verdict.counts
+                change, values = "holder = NULL, attempt = ?, due = ?", (attempt, now + verdict.after)
+            sql = f"UPDATE message SET failures = ?, {change} {mine}"  # noqa: S608 - no value is in the text
+            return db.execute(sql, (failures, *values, id_, holder)).rowcount
+
+        changed = await self._run(end)
+        self._held.pop(id_, None)
+        self._news.set()
+        if not changed:
+            raise LostDelivery("the lease ran out and the message went to another holder")
+
+    async def counts(self) -> Counts:
+        """See the port."""
+        now = time.time()
+        sql = (
+            "SELECT lane, dead, due > ?, due > ? AND holder IS NOT NULL, count(*) FROM message GROUP BY 1, 2, 3, 4"
+        )
+        rows = await self._run(lambda db: db.execute(sql, (now, now)).fetchall())
+        return Counts(
+            ready={lane: sum(r[4] for r in rows if r[0] == lane and not r[1] and not r[2]) for lane in Lane},
+            waiting=sum(r[4] for r in rows if not r[1] and r[2] and not r[3]),
+            held=sum(r[4] for r in rows if not r[1] and r[3]),
+            dead=sum(r[4] for r in rows if r[1]),
+        )
+
+    async def buried(self, limit: int, after: str | None = None) -> list[DeadLetter]:
+        """See the port."""
+        sql = (
+            "SELECT id, body, lane, why, at, attempt, failures FROM message"
+            " WHERE dead = 1 AND (at, id) > (?, ?) ORDER BY at, id LIMIT ?"
+        )
+
+        def page(db: sqlite3.Connection) -> list[tuple[int, bytes, str, str, float, int, str]] | None:
+            start: tuple[float, int] | None = (0.0, 0)
+            if after is not None:
+                start = db.execute("SELECT at, id FROM message WHERE dead = 1 AND id = ?", (after,)).fetchone()
+            return None if start is None else db.execute(sql, (*start, limit)).fetchall()
+
+        rows = await self._run(page)
+        if rows is None:
+            raise LookupError(f"{after} is no dead letter any more; list again from the start")
+        return [
+            DeadLetter(str(id_), body, Lane(lane), why, at, attempt, _failures(failures))
+            for id_, body, lane, why, at, attempt, failures in rows
+        ]
+
+    async def replay(self, ids: Collection[str] | None = None) -> set[str]:
+        """See the port."""
+        change = "UPDATE message SET dead = 0, attempt = 1, due = 0, why = NULL, at = NULL WHERE dead = 1"
+        found = await self._run(lambda db: _each(db, change, ids))
+        self._news.set()
+        return found
+
+    async def drop(self, ids: Collection[str]) -> set[str]:
+        """See the port."""
+        return await self._run(lambda db: _each(db, "DELETE FROM message WHERE dead = 1", ids))
+
+    async def close(self) -> None:
+        """Give the leases back at once and close the file."""
+        if self._renewer.cancelled() or self._renewer.cancelling():
+            return
+        self._renewer.cancel()
+        held = [(id_, holder) for id_, (holder, _, _) in self._held.items()]
+        self._held.clear()
+        sql = "UPDATE message SET due = 0 WHERE id = ? AND holder = ? AND dead = 0"
+        try:
+            await self._run(lambda db: db.executemany(sql, held))
+        finally:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+            self._thread.shutdown(wait=False)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=1.5, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # NORMAL in WAL loses the last commits with the power
+    connection.executescript(_SCHEMA)
+    return connection
+
+
+def _fail(batch: list[tuple[Operation[object], asyncio.Future[object]]], error: Exception) -> None:
+    """Tell everyone in `batch` that nothing of it happened: locked too long, the disk full."""
+    if isinstance(error, sqlite3.Error):
+        error = QueueAway(f"the queue file cannot be written: {error}")
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)
+
+
+def _each(db: sqlite3.Connection, statement: str, ids: Collection[str] | None) -> set[str]:
+    """Run `statement` for all, or for each of `ids`; return the ids it touched."""
+    if ids is None:
+        return {str(row[0]) for row in db.execute(f"{statement} RETURNING id").fetchall()}
+    one = f"{statement} AND id = ? RETURNING id"
+    return {str(row[0]) for id_ in ids for row in db.execute(one, (id_,)).fetchall()}
+
+
+def _receipt(delivery: Delivery) -> tuple[int, str]:
+    if not isinstance(delivery.receipt, tuple):
+        raise TypeError("a delivery of another queue")
+    return delivery.receipt
+
+
+def _failures(text: str) -> tuple[Failure, ...]:
+    return tuple(Failure(**entry) for entry in json.loads(text))

@@ -1,0 +1,86 @@
+"""The queues on RabbitMQ: their names and arguments, as plain values. No other module spells a name.
+
+    hookmirror.live, hookmirror.bulk    the lanes. Returned too often, a message dead-letters to hookmirror.dead:
+                                        never into a wait queue, since that would be a cycle, which RabbitMQ drops.
+    hookmirror.wait.<seconds>           one for each wait. A fan-out exchange of the same name feeds it; when the
+                                        queue's TTL ends, the default exchange takes the message back to the lane
+                                        that its routing key names. (A TTL by message would only end at the head.)
+    hookmirror.dead                     dead letters, for ever. Its delivery limit is out of reach, because looking
+                                        at a letter counts as a delivery.
+
+The same declarations serve RabbitMQ 3.10 to 4.x. At-least-once dead-lettering needs a quorum queue with
+`reject-publish`; without it RabbitMQ silently falls back to a mode that loses.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from common.queue.port import MAX_DELIVERIES, Lane
+
+Arguments = dict[str, str | int]
+
+MAX_LENGTH = 10_000_000
+"""Messages a lane takes before it refuses more: disk is finite, and a refusal becomes a 503."""
+
+_QUORUM: Arguments = {
+    "x-queue-type": "quorum",
+    "x-overflow": "reject-publish",
+    "x-dead-letter-strategy": "at-least-once",
+    "x-dead-letter-exchange": "",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One durable queue, and the fan-out exchange that feeds it if it has one."""
+
+    name: str
+    arguments: Arguments = field(default_factory=dict)
+    exchange: str | None = None
+
+
+def lane_queue(lane: Lane) -> str:
+    """The queue of a lane."""
+    return f"hookmirror.{lane}"
+
+
+def lane_of(queue: str) -> Lane:
+    """The lane of a queue's name; live when it is no lane's."""
+    return next((lane for lane in Lane if lane_queue(lane) == queue), Lane.LIVE)
+
+
+def wait_queue(seconds: int) -> str:
+    """The queue, and the exchange before it, in which a message waits `seconds`."""
+    return f"hookmirror.wait.{seconds}s"
+
+
+def dead_queue() -> str:
+    """The queue of the dead letters."""
+    return "hookmirror.dead"
+
+
+def dead_lock() -> str:
+    """An exclusive queue whose owner alone looks at the dead letters."""
+    return "hookmirror.dead.lock"
+
+
+def declarations(rungs: Iterable[int]) -> list[Declaration]:
+    """Every queue there must be when the waits are `rungs` (seconds)."""
+    lanes = [
+        Declaration(
+            lane_queue(lane),
+            _QUORUM
+            | {
+                "x-dead-letter-routing-key": dead_queue(),
+                "x-delivery-limit": MAX_DELIVERIES,
+                "x-max-length": MAX_LENGTH,
+            },
+        )
+        for lane in Lane
+    ]
+    waits = [
+        Declaration(wait_queue(rung), _QUORUM | {"x-message-ttl": rung * 1000}, exchange=wait_queue(rung))
+        for rung in rungs
+    ]
+    dead = Declaration(dead_queue(), {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000})
+    return [dead, *lanes, *waits]

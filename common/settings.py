@@ -1,0 +1,241 @@
+"""The configuration: one TOML file, overridden by the environment and by secret files; read once.
+
+Sources, the first that names a value wins: the environment (`HOOKMIRROR_WORKER__CONCURRENCY=8`,
+lists as JSON), files named alike under `/run/secrets`, the TOML file. Only this module reads the
+environment.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from pydantic_settings.exceptions import SettingsError
+
+from common.errors import ConfigError
+
+PREFIX = "HOOKMIRROR_"
+DEFAULT_FILE = "hookmirror.toml"
+SECRETS_DIR = "/run/secrets"
+OWN_VARIABLES = {"HOOKMIRROR_CONFIG", "HOOKMIRROR_LOG"}
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class QueueSettings(_Table):
+    """`[queue]`: where tasks wait."""
+
+    url: str = "sqlite:///hookmirror.db"
+
+
+class ReceiverSettings(_Table):
+    """`[receiver]`: where hooks come in. `public_url` is signed exactly as written here."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - hooks come from outside
+    port: int = Field(8080, ge=0, le=65535)
+    public_url: str | None = None
+
+    @model_validator(mode="after")
+    def _absolute(self) -> "ReceiverSettings":
+        if self.public_url is not None and not urlsplit(self.public_url).netloc:
+            raise ValueError('public_url must be absolute, like "https://hooks.example.org/webhook/3f9c"')
+        return self
+
+    @property
+    def path(self) -> str:
+        """The path that is served: that of `public_url`, or /webhook."""
+        return (urlsplit(self.public_url).path or "/") if self.public_url else "/webhook"
+
+
+class WorkerSettings(_Table):
+    """`[worker]`: how tasks are done. Seconds everywhere; `look_after` is D of the write-ahead look."""
+
+    concurrency: int = Field(32, ge=1, le=1000)
+    look_after: int = Field(1200, ge=1, le=3600)
+    attempts: int = Field(12, ge=1)
+    drain: float = Field(25.0, ge=0)
+    memory: int = Field(128 * 2**20, ge=64 * 2**20, description="bytes of object data held at once")
+
+
+class StoreSettings(_Table):
+    """`[stores.NAME]`: one S3 cloud. Credentials: here, from `profile`, or the AWS chain."""
+
+    endpoint: str | None = None
+    region: str = "us-east-1"
+    profile: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: SecretStr | None = None
+    session_token: SecretStr | None = None
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    key_encoding: Literal["auto", "raw", "url"] = "auto"
+
+    @model_validator(mode="after")
+    def _whole(self) -> "StoreSettings":
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key go together: give both or neither")
+        return self
+
+
+Address = Annotated[str, Field(pattern=r"^[^:]+:[^:/]+$", examples=["mcs:myfiles-ash"])]
+
+
+class RouteSettings(_Table):
+    """`[[routes]]`: what is mirrored where. `source` and `target` are "store:bucket"."""
+
+    name: str = ""
+    source: Address
+    target: Address
+    prefix: str = ""
+    suffix: str = ""
+    target_prefix: str = ""
+    deletes: Literal["mirror", "owned", "keep"] = "mirror"
+    action: Literal["mirror"] = "mirror"
+
+    @property
+    def id(self) -> str:
+        """The name tasks carry: `name`, or else source, filter and target in one string."""
+        return self.name or f"{self.source}/{self.prefix}*{self.suffix} -> {self.target}/{self.target_prefix}"
+
+
+class Settings(BaseSettings):
+    """The whole configuration, checked."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        secrets_dir=SECRETS_DIR,
+        secrets_dir_missing="ok",  # type: ignore[typeddict-unknown-key]  # of the nested source below
+    )
+
+    queue: QueueSettings = QueueSettings()
+    receiver: ReceiverSettings = ReceiverSettings()
+    worker: WorkerSettings = WorkerSettings()
+    stores: dict[str, StoreSettings] = Field(default_factory=dict)
+    routes: tuple[RouteSettings, ...] = ()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before secret files before the TOML file."""
+        secrets = NestedSecretsSettingsSource(
+            file_secret_settings,  # type: ignore[arg-type]
+            secrets_dir_missing="ok",
+            secrets_nested_delimiter="__",
+            secrets_prefix=PREFIX,
+        )
+        return env_settings, secrets, init_settings
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        for index, route in enumerate(self.routes):
+            for side in ("source", "target"):
+                store = getattr(route, side).partition(":")[0]
+                if store not in self.stores:
+                    raise ValueError(
+                        f'routes.{index}.{side}: store "{store}" is not defined. Add:  [stores.{store}]'
+                    )
+            if route.source == route.target:
+                raise ValueError(f"routes.{index}: source and target are the same bucket, {route.source}")
+        names = [route.id for route in self.routes]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f'routes: two are called "{name}". Give each its own:  name = "..."')
+        return self
+
+    def secrets(self) -> Iterator[str]:
+        """Yield every value that may never be written to a log."""
+        for store in self.stores.values():
+            for secret in (store.secret_access_key, store.session_token):
+                if secret is not None:
+                    yield secret.get_secret_value()
+        if password := urlsplit(self.queue.url).password:
+            yield password
+        # A path as short as /webhook guards nothing, and hiding it would garble other lines.
+        yield from (part for part in self.receiver.path.split("/") if len(part) >= 12)
+
+
+def load(path: str | Path | None = None) -> Settings:
+    """Return the configuration of `path`, of `HOOKMIRROR_CONFIG`, or of `hookmirror.toml` here.
+
+    Raises `ConfigError` naming each wrong key and the line that mends it. Without any file the
+    environment alone must say everything.
+    """
+    named = path or os.environ.get("HOOKMIRROR_CONFIG")
+    file = Path(named or DEFAULT_FILE)
+    if named and not file.is_file():
+        raise ConfigError(f"{file}: no such file. Write one with:  hookmirror init --output {file}")
+    _no_stray_variables(os.environ)
+    try:
+        return Settings(**TomlConfigSettingsSource(Settings, file)())
+    except ValidationError as error:
+        raise ConfigError(_explain(error, file)) from error
+    except (SettingsError, ValueError, OSError) as error:  # TOML syntax, JSON in a variable, permissions
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def log_format() -> str:
+    """Return `HOOKMIRROR_LOG`: "json", "human" or "auto". Raises `ConfigError` for anything else."""
+    value = os.environ.get("HOOKMIRROR_LOG", "auto")
+    if value not in {"json", "human", "auto"}:
+        raise ConfigError(f'HOOKMIRROR_LOG is "{value}". Set:  HOOKMIRROR_LOG=json  (or human, or auto)')
+    return value
+
+
+def _no_stray_variables(environ: Mapping[str, str]) -> None:
+    for name in environ:
+        if name.upper().startswith(PREFIX) and name.upper() not in OWN_VARIABLES:
+            top = name.upper().removeprefix(PREFIX).partition("__")[0].lower()
+            if top not in Settings.model_fields:
+                raise ConfigError(f"{name}: unknown key. {_nearest(top, list(Settings.model_fields))}")
+
+
+def _explain(error: ValidationError, file: Path) -> str:
+    return "\n".join(f"{file}: {_sentence(e)}" for e in error.errors(include_url=False, include_input=False))
+
+
+def _sentence(problem: Any) -> str:
+    location, kind = ".".join(map(str, problem["loc"])), problem["type"]
+    if kind == "extra_forbidden":
+        return f"{location}: unknown key. {_nearest(str(problem['loc'][-1]), _known(problem['loc'][:-1]))}"
+    if kind == "missing":
+        return f'{location}: missing. Add:  {problem["loc"][-1]} = "..."'
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{location}: {message}" if location else message
+
+
+def _known(location: tuple[Any, ...]) -> list[str]:
+    """The keys there are in the table at `location`."""
+    tables = {
+        (): Settings,
+        ("queue",): QueueSettings,
+        ("receiver",): ReceiverSettings,
+        ("worker",): WorkerSettings,
+    }
+    by_name = {"stores": StoreSettings, "routes": RouteSettings}
+    table = tables.get(location) or by_name.get(location[0] if location else "", Settings)
+    return list(table.model_fields)
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f'Did you mean "{close[0]}"?' if close else f"Known here: {', '.join(known)}."

@@ -1,0 +1,1 @@
+"""The store port and the stores behind it."""

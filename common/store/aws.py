@@ -1,0 +1,131 @@
+"""What aioboto3 is good at: the credential chain, regions, signatures, listings. The only module that knows it."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import aioboto3
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+
+from common.errors import ConfigError, RouteDown, StoreAway
+from common.settings import StoreSettings
+from common.store.failures import translate
+from common.store.port import Entry
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3.client import S3Client
+
+UNSIGNED = "UNSIGNED-PAYLOAD"
+
+
+class _PayloadUnsigned(S3SigV4Auth):
+    """Signs the headers; the body is covered by its Content-MD5, which is one of them."""
+
+    def payload(self, request: AWSRequest) -> str:
+        return UNSIGNED
+
+
+class Account:
+    """A store's credentials, endpoint and bucket calls. Make one with `open`."""
+
+    def __init__(self, name: str, settings: StoreSettings, session: aioboto3.Session, client: "S3Client") -> None:
+        self._name = name
+        self._settings = settings
+        self._session = session
+        self._client = client
+        self._stack = AsyncExitStack()
+        self.endpoint = client.meta.endpoint_url
+
+    @classmethod
+    async def open(cls, name: str, settings: StoreSettings) -> "Account":
+        """Find the credentials and the endpoint of store `name`. Raises `ConfigError` when there are none."""
+        secret, token = settings.secret_access_key, settings.session_token
+        try:
+            session = aioboto3.Session(
+                aws_access_key_id=settings.access_key_id,
+                aws_secret_access_key=secret.get_secret_value() if secret else None,
+                aws_session_token=token.get_secret_value() if token else None,
+                region_name=settings.region,
+                profile_name=settings.profile,
+            )
+        except ProfileNotFound as error:
+            raise ConfigError(f"stores.{name}.profile: {error}. Run:  aws configure --profile NAME") from error
+        stack = AsyncExitStack()
+        # "when_required": newer defaults add checksums and chunked bodies that other clouds refuse.
+        config = Config(
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            retries={"total_max_attempts": 3, "mode": "standard"},
+            connect_timeout=5,
+            read_timeout=30,
+            s3={"addressing_style": settings.addressing},
+        )
+        client = await stack.enter_async_context(
+            session.client("s3", endpoint_url=settings.endpoint, config=config)
+        )
+        account = cls(name, settings, session, client)
+        account._stack = stack
+        if await session.get_credentials() is None:
+            await stack.aclose()
+            raise ConfigError(
+                f"stores.{name}: no credentials. Set:  access_key_id and secret_access_key, or profile"
+            )
+        return account
+
+    def address(self, bucket: str) -> str:
+        """Return the URL of `bucket`, without a slash at its end."""
+        style = self._settings.addressing
+        parts = urlsplit(self.endpoint)
+        if style == "virtual" or (style == "auto" and not self._settings.endpoint and "." not in bucket):
+            return f"{parts.scheme}://{bucket}.{parts.netloc}{parts.path.rstrip('/')}"
+        return f"{self.endpoint.rstrip('/')}/{bucket}"
+
+    async def sign(self, method: str, url: str, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return `headers` with a signature (SigV4) over them. Expiring credentials are renewed first."""
+        credentials = await self._session.get_credentials()
+        if credentials is None:
+            raise RouteDown(f"stores.{self._name}: the credentials are gone")
+        try:
+            frozen = await credentials.get_frozen_credentials()
+        except (BotoCoreError, ClientError) as error:
+            raise RouteDown(f"stores.{self._name}: the credentials cannot be renewed: {error}") from error
+        request = AWSRequest(method, url, headers=dict(headers))
+        _PayloadUnsigned(frozen, "s3", self._settings.region).add_auth(request)
+        return dict(request.headers.items())
+
+    async def list(self, bucket: str, prefix: str) -> AsyncIterator[Entry]:
+        """Yield what `bucket` lists below `prefix`."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        try:
+            async for page in pages:
+                for item in page.get("Contents", []):
+                    yield Entry(item["Key"], item["ETag"].strip('"'), item["Size"])
+        except ClientError as error:
+            raise _translate(error, f"list {bucket}") from error
+        except BotoCoreError as error:
+            raise StoreAway(f"list {bucket}: {error}") from error
+
+    async def check(self, bucket: str) -> None:
+        """Ask for `bucket` itself. Raises `RouteDown` when it is missing or shut."""
+        try:
+            await self._client.head_bucket(Bucket=bucket)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                raise RouteDown(f"NoSuchBucket: {bucket}") from error
+            raise _translate(error, f"head {bucket}") from error
+        except BotoCoreError as error:
+            raise StoreAway(f"head {bucket}: {error}") from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._stack.aclose()
+
+
+def _translate(error: ClientError, doing: str) -> Exception:
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    code = error.response["Error"].get("Code", "")
+    return translate(status, f"<Code>{code}</Code>".encode(), doing=doing)

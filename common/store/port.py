@@ -1,0 +1,114 @@
+"""The store port: what an S3 bucket is to us, and the values that cross it.
+
+Absent means proven absent: `head` and `read` answer None only for a definite NoSuchKey. A missing
+bucket, a refusal, a timeout are errors of `common.errors`, never None. Keys are passed byte for byte.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+MARK = "hookmirror-source"
+"""The user metadata name under which a target carries the identity of the source state it was made from."""
+
+CONTENT_HEADERS = (
+    "content-type",
+    "content-encoding",
+    "content-language",
+    "content-disposition",
+    "cache-control",
+    "expires",
+)
+"""The standard headers that belong to an object and travel with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One state of an object, as its store told it.
+
+    `etag` is without quotes, `last_modified` as sent, `version` empty in an unversioned bucket;
+    `headers` are those of CONTENT_HEADERS, `metadata` the user's, names in lower case without prefix.
+    """
+
+    etag: str
+    size: int
+    last_modified: str = ""
+    version: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """What tells this state from any other: the ETag alone misses a change of metadata."""
+        return f"{self.etag};{self.size};{self.last_modified};{self.version}"
+
+    @property
+    def mark(self) -> str | None:
+        """The identity of the source state this was copied from; None when hookmirror did not write it."""
+        return self.metadata.get(MARK)
+
+    def carries(self, source: "State") -> bool:
+        """Whether this, on the target, is `source`. One without a mark that agrees in ETag and size is
+        adopted: somebody else copied it before us."""
+        if self.mark is None:
+            return (self.etag, self.size) == (source.etag, source.size)
+        return self.mark == source.identity and self.size == source.size
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a listing. Never a proof of absence."""
+
+    key: str
+    etag: str
+    size: int
+
+
+class Reading(Protocol):
+    """An open read of one state of an object; `body` gives the bytes of that state or raises."""
+
+    @property
+    def state(self) -> State:
+        """The state being read, from the headers of the same answer."""
+
+    async def body(self) -> bytes:
+        """Return the whole body. Raises `Corrupt` when it is shorter or longer than `state.size`."""
+
+
+class Bucket(Protocol):
+    """One bucket. Every call raises only errors of `common.errors`."""
+
+    @property
+    def name(self) -> str:
+        """The bucket's name."""
+
+    async def head(self, key: str) -> State | None:
+        """Return the object's state, None for a definite NoSuchKey."""
+
+    def read(self, key: str) -> AbstractAsyncContextManager[Reading | None]:
+        """Open the object; None for a definite NoSuchKey."""
+
+    async def write(
+        self, key: str, body: bytes, *, headers: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> None:
+        """Store the object whole, with a checksum that the store verifies."""
+
+    async def delete(self, key: str) -> None:
+        """Delete the object; one that is not there is fine."""
+
+    def list(self, prefix: str = "") -> AsyncIterator[Entry]:
+        """Yield what the bucket lists below `prefix`, in its own order."""
+
+    async def check(self) -> None:
+        """Return when the bucket is there and lets us in; raises `RouteDown` or `StoreAway`."""
+
+
+class Store(Protocol):
+    """One S3 cloud with its credentials."""
+
+    def bucket(self, name: str) -> Bucket:
+        """Return the bucket `name`, without asking whether it exists."""
+
+    async def close(self) -> None:
+        """Close the connections."""

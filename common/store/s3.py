@@ -1,0 +1,205 @@
+"""An S3 store over HTTP: the object verbs, one request each. The only module under common that knows aiohttp.
+
+The path is built here, so that every legal key goes through as it is, and a request costs a
+quarter of what it costs through the full SDK (docs/decisions/0004).
+"""
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from common.errors import Corrupt, StoreAway
+from common.settings import StoreSettings
+from common.store.aws import Account
+from common.store.failures import error_code, translate
+from common.store.port import CONTENT_HEADERS, Entry, State
+
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30)
+
+PAUSES = (0.2, 1.0)
+"""Seconds between the tries of one request; a task that still fails waits for its next attempt."""
+
+_META = "x-amz-meta-"
+
+
+class S3Store:
+    """One S3 cloud. Make one with `open`."""
+
+    def __init__(self, account: Account, session: aiohttp.ClientSession) -> None:
+        self._account = account
+        self._session = session
+
+    @classmethod
+    async def open(cls, name: str, settings: StoreSettings) -> "S3Store":
+        """Return the store `name`, with nothing asked of it yet. Raises `ConfigError` without credentials."""
+        account = await Account.open(name, settings)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20)
+        # Bytes as they are stored: nothing is to be unpacked on the way through.
+        session = aiohttp.ClientSession(
+            connector=connector, timeout=TIMEOUT, auto_decompress=False, trust_env=True
+        )
+        return cls(account, session)
+
+    def bucket(self, name: str) -> "S3Bucket":
+        """See the port."""
+        return S3Bucket(name, self._account, self._session)
+
+    async def close(self) -> None:
+        """See the port."""
+        await self._session.close()
+        await self._account.close()
+
+
+class S3Reading:
+    """An open GET."""
+
+    def __init__(self, state: State, response: aiohttp.ClientResponse) -> None:
+        self.state = state
+        self._response = response
+
+    async def body(self) -> bytes:
+        """See the port."""
+        try:
+            body = await self._response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise Corrupt(f"the body of {self.state.size} bytes broke off: {error!r}") from error
+        if len(body) != self.state.size:
+            raise Corrupt(f"{len(body)} bytes came instead of {self.state.size}")
+        return body
+
+
+class S3Bucket:
+    """One bucket of one store."""
+
+    def __init__(self, name: str, account: Account, session: aiohttp.ClientSession) -> None:
+        self.name = name
+        self._account = account
+        self._session = session
+        self._base = account.address(name)
+
+    async def head(self, key: str) -> State | None:
+        """See the port. A HEAD's 404 has no body to tell a missing key from a missing bucket: a GET follows."""
+        async with self._request("HEAD", key) as response:
+            if response.status == 200:
+                return _state(response)
+            if response.status != 404:
+                raise translate(response.status, b"", doing=f"HEAD {self.name}")
+        async with self.read(key) as reading:
+            return reading.state if reading else None
+
+    @asynccontextmanager
+    async def read(self, key: str) -> AsyncIterator[S3Reading | None]:
+        """See the port."""
+        async with self._request("GET", key) as response:
+            if response.status == 200:
+                yield S3Reading(_state(response), response)
+                return
+            body = await _rest(response)
+            if response.status != 404 or error_code(body) != "NoSuchKey":
+                raise self._failure(response, body)
+        yield None
+
+    async def write(
+        self, key: str, body: bytes, *, headers: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> None:
+        """See the port. The checksum is Content-MD5, which every S3 store knows."""
+        digest = hashlib.md5(body, usedforsecurity=False).digest()
+        sent = {name: value for name, value in headers.items() if name in CONTENT_HEADERS}
+        sent |= {f"{_META}{name}": value for name, value in metadata.items()}
+        sent["content-md5"] = base64.b64encode(digest).decode()
+        async with self._request("PUT", key, headers=sent, body=body) as response:
+            answer = await _rest(response)
+            if response.status != 200 or error_code(answer):
+                raise self._failure(response, answer)
+
+    async def delete(self, key: str) -> None:
+        """See the port."""
+        async with self._request("DELETE", key) as response:
+            if response.status not in {200, 204}:
+                body = await _rest(response)
+                if error_code(body) != "NoSuchKey":
+                    raise self._failure(response, body)
+
+    def list(self, prefix: str = "") -> AsyncIterator[Entry]:
+        """See the port."""
+        return self._account.list(self.name, prefix)
+
+    async def check(self) -> None:
+        """See the port."""
+        await self._account.check(self.name)
+
+    def _failure(self, response: aiohttp.ClientResponse, body: bytes) -> Exception:
+        doing = f"{response.method} {self.name}"
+        return translate(response.status, body, doing=doing, retry_after=response.headers.get("Retry-After"))
+
+    @asynccontextmanager
+    async def _request(
+        self, method: str, key: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Yield the answer to one signed request. No answer at all, or a 5xx, is tried again at once or
+        twice: every verb here may be repeated."""
+        response = await self._persist(method, f"{self._base}/{quote(key, safe='/~')}", headers or {}, body)
+        try:
+            yield response
+        finally:
+            response.release()
+
+    async def _persist(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> aiohttp.ClientResponse:
+        for pause in PAUSES:
+            try:
+                response = await self._send(method, url, headers, body)
+            except StoreAway:
+                await asyncio.sleep(pause)
+                continue
+            if response.status not in {500, 502, 504}:
+                return response
+            response.release()
+            await asyncio.sleep(pause)
+        return await self._send(method, url, headers, body)
+
+    async def _send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> aiohttp.ClientResponse:
+        signed = await self._account.sign(method, url, headers)
+        # aiohttp would add a Content-Type to a body that has none; S3 has its own default.
+        skip = ("Content-Type",)
+        try:
+            return await self._session.request(
+                method,
+                URL(url, encoded=True),
+                headers=signed,
+                data=body,
+                allow_redirects=False,
+                skip_auto_headers=skip,
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise StoreAway(f"{method} {self.name}: no answer: {error!r}") from error
+
+
+async def _rest(response: aiohttp.ClientResponse) -> bytes:
+    """Return what is left of a short answer."""
+    try:
+        return await response.read()
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise StoreAway(f"{response.method}: the answer broke off: {error!r}") from error
+
+
+def _state(response: aiohttp.ClientResponse) -> State:
+    headers = response.headers
+    version = headers.get("x-amz-version-id", "")
+    return State(
+        etag=headers.get("ETag", "").strip('"'),
+        size=int(headers.get("Content-Length", 0)),
+        last_modified=headers.get("Last-Modified", ""),
+        version="" if version == "null" else version,
+        headers={name: headers[name] for name in CONTENT_HEADERS if name in headers},
+        metadata={n.lower().removeprefix(_META): v for n, v in headers.items() if n.lower().startswith(_META)},
+    )

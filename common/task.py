@@ -1,0 +1,56 @@
+"""A task: which key to look at. Never what to do to it."""
+
+import time
+import uuid
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.errors import Unreadable
+
+
+class Claim(StrEnum):
+    """What an event said had happened. A hint: the source decides."""
+
+    CREATED = "created"
+    REMOVED = "removed"
+
+
+class Task(BaseModel):
+    """One key of one route to be looked at, as it travels through the queue.
+
+    `claim` is None for a *look*, which always compares before it writes. `etag` is the ETag the
+    event named, if it did; `received` is when the hook came in (seconds since the epoch), from
+    which the lag is told. Unknown fields are ignored, so that an older worker can read a newer
+    receiver's tasks; another `v` is another language and is buried.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    v: Literal[1] = 1
+    id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    route: str
+    key: str = Field(min_length=1)
+    claim: Claim | None = None
+    etag: str | None = None
+    event: str = "look"
+    received: float = Field(default_factory=time.time)
+
+    def look(self) -> "Task":
+        """Return the same task with no claim: look at the key, compare, agree."""
+        return self.model_copy(update={"claim": None, "etag": None, "event": "look"})
+
+    def encode(self) -> bytes:
+        """Return the task as JSON, the form in which it is queued."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+    @staticmethod
+    def decode(body: bytes) -> "Task":
+        """Return the task in `body`. Raises `Unreadable` when it is none."""
+        try:
+            return Task.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "body"
+            raise Unreadable(f"not a task: {where}: {first['msg']}") from error

@@ -1,0 +1,109 @@
+"""Logs: a sentence for people, fields for machines, one line an event, no secret ever."""
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import Any, TextIO
+from urllib.parse import quote
+
+_logger = logging.getLogger("hookmirror")
+
+
+class Action(StrEnum):
+    """What a log line is about: a closed list, so that a line can be counted on."""
+
+    STARTED = "started"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    HOOK = "hook"
+    HOOK_REFUSED = "hook_refused"
+    HOOK_DEFERRED = "hook_deferred"
+    SUBSCRIPTION = "subscription"
+    COPIED = "copied"
+    DELETED = "deleted"
+    SKIPPED = "skipped"
+    LOOK_LATER = "look_later"
+    RETRIED = "retried"
+    BURIED = "buried"
+    LOST = "lost"
+    QUEUE = "queue"
+    REPLAYED = "replayed"
+    DROPPED = "dropped"
+    FAILED = "failed"
+    LIBRARY = "library"
+
+
+def log(action: Action, message: str, /, *, level: int = logging.INFO, **fields: Any) -> None:
+    """Write one line: `message` for a person, `action` and `fields` for a machine."""
+    if _logger.isEnabledFor(level):
+        _logger.log(level, message, extra={"action": action, "fields": fields})
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def one_line(text: str) -> str:
+    """Return `text` with control characters written out, so that a key can neither break a line nor
+    steer a terminal."""
+    return _CONTROL.sub(lambda m: m.group().encode("unicode_escape").decode(), text)
+
+
+def as_json(record: logging.LogRecord, action: Action, fields: dict[str, Any]) -> str:
+    """Return the record as one JSON object on one line."""
+    entry = {
+        "time": round(record.created, 6),
+        "level": record.levelname.lower(),
+        "action": action,
+        "message": record.getMessage(),
+        **fields,
+    }
+    return json.dumps(entry, default=str)
+
+
+def as_human(record: logging.LogRecord, action: Action, fields: dict[str, Any]) -> str:
+    """Return the record for a terminal: time, level, action, sentence, then the fields."""
+    at = time.strftime("%H:%M:%S", time.localtime(record.created))
+    trace = fields.pop("traceback", None)
+    pairs = "".join(f"  {name}={one_line(str(value))}" for name, value in fields.items())
+    head = f"{at} {record.levelname:<7} {action:<13} {one_line(record.getMessage())}{pairs}"
+    return head if trace is None else f"{head}\n{trace}"
+
+
+class LineFormatter(logging.Formatter):
+    """Renders a record by `render` and takes the secrets out, in whichever way they were escaped."""
+
+    def __init__(self, render: Callable[[logging.LogRecord, Action, dict[str, Any]], str], secrets: Iterable[str]) -> None:
+        super().__init__()
+        self._render = render
+        forms = {form for s in secrets if s for form in (s, json.dumps(s)[1:-1], repr(s)[1:-1], quote(s, safe=""))}
+        # The longest first, so that a secret which contains another is hidden whole.
+        known = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+        self._secrets = re.compile(known) if known else None
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line for `record`."""
+        fields = dict(getattr(record, "fields", {}))
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        line = self._render(record, getattr(record, "action", Action.LIBRARY), fields)
+        return self._secrets.sub("***", line) if self._secrets else line
+
+
+def configure(*, fmt: str = "auto", secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
+    """Send every log line of the process to `stream` (standard error unless told).
+
+    `fmt` is "json", "human", or "auto": human on a terminal, else JSON. Lines of the libraries
+    (uvicorn, aio-pika) take the same form, from warnings up. Each value in `secrets` is replaced by `***`.
+    """
+    out = stream or sys.stderr
+    human = fmt == "human" or (fmt == "auto" and out.isatty())
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(LineFormatter(as_human if human else as_json, secrets))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    _logger.setLevel(logging.INFO)
+    for chatty in ("aio_pika", "aiormq"):  # our own lines say that the broker is away, once
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)

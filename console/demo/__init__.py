@@ -1,0 +1,1 @@
+"""`hookmirror demo`: the whole system on one machine, with a stand-in for the cloud."""

@@ -1,0 +1,1 @@
+"""A hook comes in: validated, queued durably, acknowledged."""

@@ -1,0 +1,1 @@
+"""One sender each: bytes and headers in, values out, no I/O."""

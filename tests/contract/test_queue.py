@@ -1,0 +1,308 @@
+"""The queue port's contract, line by line, on every backend."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from common.errors import LostDelivery
+from common.queue.memory import MemoryQueue
+from common.queue.port import KILLER, Bury, Delivery, Done, Lane, Queue, Retry
+from common.queue.rabbitmq import RabbitQueue
+from common.queue.sqlite import SqliteQueue
+from tests.lab.rabbit import RabbitNode
+from tests.lab.until import until
+
+
+@dataclass
+class Backend:
+    """A fresh queue: `open` gives another handle on it, as another process would hold it."""
+
+    open: Callable[[], Awaitable[Queue]]
+    lease: float
+    """Seconds until a dead holder's messages come back."""
+
+
+@pytest.fixture(params=["memory", "sqlite", "rabbitmq"])
+async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    handles: list[Queue] = []
+    first = MemoryQueue()
+
+    async def memory() -> Queue:
+        return first.twin()
+
+    async def sqlite() -> Queue:
+        return await SqliteQueue.open(tmp_path / "queue.db", lease=2.0)
+
+    async def rabbitmq() -> Queue:
+        return await RabbitQueue.open(url, look_after=2)
+
+    url = ""
+    if request.param == "rabbitmq":
+        node: RabbitNode = request.getfixturevalue("rabbit")
+        url = await node.wipe(2)
+    make = {"memory": memory, "sqlite": sqlite, "rabbitmq": rabbitmq}[request.param]
+
+    async def open_handle() -> Queue:
+        handles.append(await make())
+        return handles[-1]
+
+    yield Backend(open_handle, lease=2.0)
+    for handle in handles:
+        await handle.close()
+
+
+async def take(queue: Queue, count: int, *, lane: Lane = Lane.LIVE, limit: int = 100) -> list[Delivery]:
+    """Return the next `count` deliveries; they stay held."""
+    taken: list[Delivery] = []
+    async with asyncio.timeout(20), aclosing(queue.deliveries(lane, limit)) as deliveries:  # type: ignore[type-var]
+        if count:
+            async for delivery in deliveries:
+                taken.append(delivery)
+                if len(taken) == count:
+                    break
+    return taken
+
+
+async def nothing_comes(queue: Queue, seconds: float, *, lane: Lane = Lane.LIVE) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await take(queue, 1, lane=lane)
+    except TimeoutError:
+        return True
+    return False
+
+
+async def test_a_published_message_arrives_as_a_first_attempt(backend: Backend) -> None:
+    queue = await backend.open()
+    await queue.publish(b"one", lane=Lane.LIVE)
+    [delivery] = await take(queue, 1)
+    assert (delivery.body, delivery.attempt, delivery.lane, delivery.failures) == (b"one", 1, Lane.LIVE, ())
+    assert queue.holds(delivery)
+    await queue.settle(delivery, Done("ok"))
+    assert not queue.holds(delivery)
+    counts = await queue.counts()
+    assert (counts.ready[Lane.LIVE], counts.waiting, counts.dead) == (0, 0, 0)
+
+
+async def test_published_outlives_the_handle_that_published_it(backend: Backend) -> None:
+    first = await backend.open()
+    await first.publish(b"kept", lane=Lane.BULK)
+    await first.close()
+    second = await backend.open()
+    [delivery] = await take(second, 1, lane=Lane.BULK)
+    assert delivery.body == b"kept"
+
+
+async def test_a_held_message_goes_to_nobody_else_however_long_it_takes(backend: Backend) -> None:
+    first, second = await backend.open(), await backend.open()
+    await first.publish(b"mine", lane=Lane.LIVE)
+    [delivery] = await take(first, 1)
+    assert await nothing_comes(second, backend.lease * 1.5)
+    assert first.holds(delivery)
+    await first.settle(delivery, Done("ok"))
+
+
+async def test_unsettled_work_comes_back_with_a_higher_attempt_after_its_holder_dies(backend: Backend) -> None:
+    first, second = await backend.open(), await backend.open()
+    await first.publish(b"orphan", lane=Lane.LIVE)
+    await take(first, 1)
+    await first.close()
+    [delivery] = await take(second, 1)
+    assert (delivery.body, delivery.attempt) == (b"orphan", 2)
+
+
+async def test_the_limit_bounds_what_is_held_and_settling_makes_room(backend: Backend) -> None:
+    queue = await backend.open()
+    for number in range(4):
+        await queue.publish(b"%d" % number, lane=Lane.LIVE)
+    async with asyncio.timeout(20), aclosing(queue.deliveries(Lane.LIVE, 2)) as deliveries:  # type: ignore[type-var]
+        held = [await anext(deliveries), await anext(deliveries)]
+        third = asyncio.ensure_future(anext(deliveries))
+        await asyncio.wait([third], timeout=0.5)
+        assert not third.done()
+        await queue.settle(held[0], Done("ok"))
+        await third
+
+
+@pytest.mark.parametrize("seconds", [1, 2])
+async def test_a_retry_comes_back_no_sooner_than_asked_and_blocks_nobody(backend: Backend, seconds: int) -> None:
+    queue = await backend.open()
+    await queue.publish(b"slow", lane=Lane.LIVE)
+    [delivery] = await take(queue, 1)
+    start = time.monotonic()
+    await queue.settle(delivery, Retry(seconds, "the store was away"))
+    assert (await queue.counts()).waiting == 1
+    await queue.publish(b"quick", lane=Lane.LIVE)
+    [quick] = await take(queue, 1)
+    assert quick.body == b"quick"
+    assert time.monotonic() - start < seconds
+    [again] = await take(queue, 1)
+    assert time.monotonic() - start >= seconds - 0.01
+    assert (again.body, again.attempt) == (b"slow", 2)
+    assert [(f.attempt, f.why) for f in again.failures] == [(1, "the store was away")]
+
+
+async def test_a_retry_that_does_not_count_keeps_the_attempt_and_the_history(backend: Backend) -> None:
+    queue = await backend.open()
+    await queue.publish(b"innocent", lane=Lane.LIVE)
+    [delivery] = await take(queue, 1)
+    await queue.settle(delivery, Retry(1, "the route is down", counts=False))
+    [again] = await take(queue, 1)
+    assert (again.attempt, again.failures) == (1, ())
+
+
+async def test_a_retry_returns_to_its_own_lane(backend: Backend) -> None:
+    queue = await backend.open()
+    await queue.publish(b"bulky", lane=Lane.BULK)
+    [delivery] = await take(queue, 1, lane=Lane.BULK)
+    await queue.settle(delivery, Retry(1, "later"))
+    assert await nothing_comes(queue, 1.5, lane=Lane.LIVE)
+    [again] = await take(queue, 1, lane=Lane.BULK)
+    assert (again.body, again.lane) == (b"bulky", Lane.BULK)
+
+
+async def test_a_delayed_publish_arrives_no_sooner_and_waits_durably(backend: Backend) -> None:
+    queue = await backend.open()
+    start = time.monotonic()
+    await queue.publish(b"look", lane=Lane.LIVE, delay=2)
+    await queue.close()
+    other = await backend.open()
+    [delivery] = await take(other, 1)
+    assert time.monotonic() - start >= 1.99
+    assert delivery.attempt == 1
+
+
+async def test_a_delay_out_of_range_is_refused(backend: Backend) -> None:
+    queue = await backend.open()
+    for delay in (-1, 3601):
+        with pytest.raises(ValueError, match="a delay is"):
+            await queue.publish(b"", lane=Lane.LIVE, delay=delay)
+
+
+async def test_a_buried_message_is_kept_whole_with_its_history(backend: Backend) -> None:
+    queue = await backend.open()
+    body = bytes(range(256))
+    await queue.publish(body, lane=Lane.BULK)
+    [delivery] = await take(queue, 1, lane=Lane.BULK)
+    await queue.settle(delivery, Retry(1, "first"))
+    [delivery] = await take(queue, 1, lane=Lane.BULK)
+    before = time.time()
+    await queue.settle(delivery, Bury("never"))
+    [letter] = await queue.buried(10)
+    assert (letter.body, letter.lane, letter.why, letter.attempt) == (body, Lane.BULK, "never", 2)
+    assert [(f.attempt, f.why) for f in letter.failures] == [(1, "first"), (2, "never")]
+    assert before - 1 <= letter.at <= time.time() + 1
+
+
+async def test_looking_at_dead_letters_changes_neither_count_nor_order(backend: Backend) -> None:
+    queue = await backend.open()
+    for number in range(7):
+        await queue.bury(b"%d" % number, lane=Lane.LIVE, why="no task")
+    for _ in range(150):  # more looks than any delivery limit of a broker's
+        page = await queue.buried(3)
+        assert [letter.body for letter in page] == [b"0", b"1", b"2"]
+    rest = await queue.buried(10, after=page[-1].id)
+    assert [letter.body for letter in rest] == [b"3", b"4", b"5", b"6"]
+    assert (await queue.counts()).dead == 7
+
+
+async def test_two_who_look_at_once_both_see_everything(backend: Backend) -> None:
+    first, second = await backend.open(), await backend.open()
+    for number in range(20):
+        await first.bury(b"%d" % number, lane=Lane.LIVE, why="no task")
+    pages = await asyncio.gather(*(queue.buried(50) for queue in (first, second) for _ in range(3)))
+    assert {len(page) for page in pages} == {20}
+
+
+async def test_a_page_behind_a_letter_that_is_gone_is_an_error(backend: Backend) -> None:
+    queue = await backend.open()
+    with pytest.raises(LookupError, match="list again"):
+        await queue.buried(10, after="123")
+
+
+async def test_replay_sends_chosen_letters_back_to_their_lanes_and_drop_deletes(backend: Backend) -> None:
+    queue = await backend.open()
+    for lane, body in ((Lane.LIVE, b"a"), (Lane.BULK, b"b"), (Lane.LIVE, b"c")):
+        await queue.bury(body, lane=lane, why="no task")
+    a, b, c = await queue.buried(10)
+    assert await queue.replay([b.id, "999"]) == {b.id}
+    assert await queue.drop([a.id]) == {a.id}
+    [again] = await take(queue, 1, lane=Lane.BULK)
+    assert (again.body, again.attempt) == (b"b", 1)
+    assert [letter.id for letter in await queue.buried(10)] == [c.id]
+    assert await queue.replay() == {c.id}
+    assert (await queue.counts()).dead == 0
+
+
+async def test_settle_happens_once(backend: Backend) -> None:
+    queue = await backend.open()
+    await queue.publish(b"once", lane=Lane.LIVE)
+    [delivery] = await take(queue, 1)
+    await queue.settle(delivery, Done("ok"))
+    with pytest.raises(LostDelivery):
+        await queue.settle(delivery, Bury("twice"))
+    assert (await queue.counts()).dead == 0
+
+
+async def test_a_delivery_whose_handle_was_closed_cannot_be_settled(backend: Backend) -> None:
+    first, second = await backend.open(), await backend.open()
+    await first.publish(b"lost", lane=Lane.LIVE)
+    [delivery] = await take(first, 1)
+    await first.close()
+    assert not first.holds(delivery)
+    [again] = await take(second, 1)
+    await second.settle(again, Done("ok"))
+
+
+async def test_what_was_taken_and_never_yielded_goes_back_at_once(backend: Backend) -> None:
+    first, second = await backend.open(), await backend.open()
+    for number in range(10):
+        await first.publish(b"%d" % number, lane=Lane.LIVE)
+    [held] = await take(first, 1, limit=10)
+    start = time.monotonic()
+    others = await take(second, 9)
+    assert time.monotonic() - start < backend.lease
+    assert held.body not in {delivery.body for delivery in others}
+    assert first.holds(held)
+
+
+async def test_counts_tell_ready_waiting_and_dead_by_lane(backend: Backend) -> None:
+    queue = await backend.open()
+    await queue.publish(b"1", lane=Lane.LIVE)
+    await queue.publish(b"2", lane=Lane.BULK)
+    await queue.publish(b"3", lane=Lane.BULK)
+    await queue.publish(b"4", lane=Lane.LIVE, delay=30)
+    await queue.bury(b"5", lane=Lane.LIVE, why="no task")
+
+    async def told() -> bool:
+        counts = await queue.counts()
+        return (counts.ready, counts.waiting, counts.dead) == ({Lane.LIVE: 1, Lane.BULK: 2}, 1, 1)
+
+    await until(told, "the depths are told")
+
+
+async def test_a_message_that_keeps_killing_its_holder_is_buried(backend: Backend) -> None:
+    keeper = await backend.open()
+    await keeper.publish(b"poison", lane=Lane.LIVE)
+
+    async def buried() -> bool:
+        return (await keeper.counts()).dead == 1
+
+    deaths = 0
+    while not await buried():
+        victim = await backend.open()
+        try:
+            async with asyncio.timeout(1):
+                await take(victim, 1)
+        except TimeoutError:
+            pass
+        await victim.close()
+        deaths += 1
+        assert deaths < 130
+    [letter] = await keeper.buried(1)
+    assert (letter.body, letter.why) == (b"poison", KILLER)

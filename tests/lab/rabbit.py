@@ -1,0 +1,123 @@
+"""A RabbitMQ node of the tests' own: free ports, own directories, to be killed at will."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import aio_pika
+
+from common.backoff import RUNGS
+from common.queue import topology
+
+START_WITHIN = 90.0
+_PLACES = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/sbin")
+
+
+def server_program() -> Path:
+    """Return the server's start script: not Debian's wrapper, which changes the user."""
+    found = [Path(place, "rabbitmq-server") for place in _PLACES if Path(place, "rabbitmq-server").exists()]
+    if not found:
+        raise FileNotFoundError("rabbitmq-server is not installed; run: sudo apt-get install rabbitmq-server")
+    return found[0]
+
+
+def free_port() -> int:
+    """Return a TCP port that is free on loopback now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+class RabbitNode:
+    """One node in `folder`; `start` and `kill` may alternate, the data stays."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port, self._dist, self._epmd = free_port(), free_port(), free_port()
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "enabled_plugins").write_text("[].\n")
+        (folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
+            "disk_free_limit.absolute = 50MB\n"
+            "loopback_users.guest = true\n"
+        )
+
+    def _environment(self) -> dict[str, str]:
+        folder = self.folder
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            "ERL_EPMD_PORT": str(self._epmd),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"hookmirror{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_DIST_PORT": str(self._dist),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "none.conf"),
+            # Two cores are shared with everything under test.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
+        }
+
+    def start(self) -> None:
+        """Start the node and return when it answers on its port."""
+        with (self.folder / "output").open("ab") as out:
+            self._process = subprocess.Popen(
+                [server_program()], env=self._environment(), stdout=out, stderr=out, start_new_session=True
+            )
+        deadline = time.monotonic() + START_WITHIN
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"RabbitMQ did not start:\n{(self.folder / 'output').read_text()[-3000:]}")
+            time.sleep(0.1)
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as s:
+            s.settimeout(5)
+            s.sendall(b"AMQP\x00\x00\x09\x01")
+            return bool(s.recv(8))
+        return False
+
+    async def wipe(self, *rungs: int) -> str:
+        """Delete every queue of ours, those of the waits `rungs` too, and return the node's URL."""
+        connection = await aio_pika.connect(self.url)
+        async with connection, connection.channel() as channel:
+            for item in topology.declarations({*RUNGS, *rungs}):
+                await channel.queue_delete(item.name)
+        return self.url
+
+    def kill(self) -> None:
+        """`kill -9` the node."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def pause(self) -> None:
+        """Stop the node's processor time: connections stay, nothing answers."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Kill the node and its port mapper, and delete its files."""
+        self.kill()
+        if epmd := shutil.which("epmd"):
+            subprocess.run([epmd, "-port", str(self._epmd), "-kill"], capture_output=True, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
