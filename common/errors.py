@@ -9,6 +9,7 @@
     ├── TryAgain              the worker retries; `counts` says whether it was an attempt
     │   ├── StoreAway         timeout, reset, 5xx, or an answer nobody knows
     │   ├── SourceMoved       the object changed while it was read
+    │   ├── UnknownRoute          no route of this name is configured here (yet, or any more)
     │   ├── Corrupt           the bytes are not those that were promised
     │   ├── QueueAway         the broker cannot take a message now       (does not count)
     │   ├── KeyBusy           another delivery of this key is under way  (does not count)
@@ -55,9 +56,13 @@ class TooLarge(BadRequest):
 
 
 class TryAgain(HookmirrorError):
-    """It may work later. `retry_after` is the wait the other side asked for, in seconds, 0 for none."""
+    """It may work later. `retry_after` is the wait the other side asked for, in seconds, 0 for none.
+
+    `counts` says whether the try was an attempt, `patience` how many seconds to wait when it was none.
+    """
 
     counts = True
+    patience = 1
 
     def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
         super().__init__(message)
@@ -72,6 +77,10 @@ class SourceMoved(TryAgain):
     """The source object changed between the look and the end of the read."""
 
 
+class UnknownRoute(TryAgain):
+    """The task names a route this worker does not have: it may start with a newer configuration soon."""
+
+
 class Corrupt(TryAgain):
     """Bytes arrived that do not match their length or checksum."""
 
@@ -80,6 +89,7 @@ class QueueAway(TryAgain):
     """The queue has not confirmed a message in time; nothing may be acknowledged upstream."""
 
     counts = False
+    patience = 5
 
 
 class KeyBusy(TryAgain):
@@ -92,12 +102,14 @@ class Throttled(TryAgain):
     """The store refused for now because of its rate limits."""
 
     counts = False
+    patience = 5
 
 
 class RouteDown(TryAgain):
     """The store refuses every object alike: an operator must act, the task is not to blame."""
 
     counts = False
+    patience = 30
 
 
 class Never(HookmirrorError):

@@ -1,0 +1,66 @@
+"""A process: settings, logs, the queue, signals, an exit code. What receiver, worker and `up` share."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import uvloop
+
+from common import settings as configuration
+from common import telemetry
+from common.errors import ConfigError, HookmirrorError
+from common.queue import open_queue
+from common.queue.port import Queue
+from common.settings import Settings
+from common.telemetry import Action, log
+
+Program = Callable[[Settings, Queue, asyncio.Event], Awaitable[None]]
+"""Runs until the event is set, then winds up. The queue is open before and closed after it."""
+
+EXIT_CONFIG = 2
+
+
+def main(config: str | Path | None, *programs: Program) -> int:
+    """Run `programs` in this process until SIGTERM or SIGINT; return the exit code.
+
+    0 after a stop that was asked for, 2 when the configuration must be changed, 1 for anything else.
+    """
+    try:
+        settings = configuration.load(config)
+        telemetry.configure(fmt=configuration.log_format(), secrets=settings.secrets())
+        if not settings.routes:
+            raise ConfigError("routes: there is none. Add:  [[routes]]  with source and target")
+        uvloop.run(_serve(settings, programs))
+    except ConfigError as error:
+        sys.stderr.write(f"hookmirror: {error}\n")
+        return EXIT_CONFIG
+    except HookmirrorError as error:
+        sys.stderr.write(f"hookmirror: {error}\n")
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings, programs: tuple[Program, ...]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, stop, number)
+    queue = await open_queue(settings.queue.url, look_after=settings.worker.look_after)
+    tasks = [asyncio.ensure_future(program(settings, queue, stop)) for program in programs]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        stop.set()  # one that failed takes the others down in good order
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        await queue.close()
+    for end in ends:
+        if isinstance(end, BaseException):
+            raise end
+
+
+def _stop(stop: asyncio.Event, number: int) -> None:
+    if not stop.is_set():
+        log(Action.STOPPING, f"{signal.Signals(number).name}: finishing what is in hand")
+    stop.set()

@@ -1,0 +1,62 @@
+"""`hookmirror init`: a commented configuration to start from."""
+
+import secrets
+from pathlib import Path
+
+import click
+
+TEMPLATE = """\
+# hookmirror's configuration. Every value can also come from the environment, with __ for nesting
+# (HOOKMIRROR_STORES__MCS__SECRET_ACCESS_KEY=...), or from a file of that name in /run/secrets.
+
+[queue]
+url = "sqlite:///hookmirror.db"              # one machine; or "amqp://user:pass@host/vhost"
+
+[receiver]
+host = "0.0.0.0"
+port = 8080                                  # MCS only calls 80 and 443: put a reverse proxy before it
+# Exactly as registered at the source, to the character; its path is the path served. The long random
+# part is the only proof that a caller is the one you told: keep it to yourself.
+public_url = "https://hooks.example.org/webhook/{token}"
+
+[worker]
+concurrency = 32                             # objects at once, in each worker process
+look_after = 1200                            # seconds until each write is looked at again; not below 1200
+attempts = 12                                # then a dead letter
+
+[stores.mcs]
+endpoint = "https://hb.ru-msk.vkcloud-storage.ru"
+region = "ru-msk"
+# access_key_id = "..."                      # or: profile = "mcs" (of ~/.aws), or the AWS chain
+# secret_access_key = "..."
+key_encoding = "auto"                        # of keys in hooks: auto | raw | url
+
+[stores.aws]
+region = "eu-central-1"
+# access_key_id = "..."
+# secret_access_key = "..."
+
+[[routes]]
+source = "mcs:my-bucket"
+target = "aws:my-bucket-backup"
+# prefix = "photos/"                         # only keys that begin so
+# suffix = ".jpg"                            # only keys that end so
+# target_prefix = "from-mcs/"                # put before every key on the target
+deletes = "mirror"                           # mirror | owned (only what hookmirror wrote) | keep
+"""
+
+
+@click.command()
+@click.option("--output", "-o", default="hookmirror.toml", show_default=True, type=click.Path(dir_okay=False))
+@click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
+def init(output: str, force: bool) -> None:
+    """Write a commented hookmirror.toml, with a secret path of its own in the URL to register."""
+    path = Path(output)
+    if path.exists() and not force:
+        raise click.ClickException(f"{path} is there already. Name another with --output, or give --force")
+    try:
+        path.write_text(TEMPLATE.format(token=secrets.token_hex(16)))
+        path.chmod(0o600)  # secrets go into it
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}. Name another with --output") from error
+    click.echo(f"Wrote {path}. Fill in the stores and the route, then:  hookmirror up --config {path}")

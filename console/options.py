@@ -1,0 +1,44 @@
+"""What several commands have in common: the configuration option, JSON output, a queue for one call."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import click
+
+from common import settings as configuration
+from common import telemetry
+from common.queue import open_queue
+from common.queue.port import Queue
+
+T = TypeVar("T")
+
+config_option = click.option(
+    "--config",
+    "-c",
+    type=click.Path(dir_okay=False),
+    help="The configuration file.  [default: $HOOKMIRROR_CONFIG, or hookmirror.toml here]",
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
+
+
+def with_queue(config: str | None, call: Callable[[Queue], Awaitable[T]]) -> T:
+    """Open the configured queue, make one call with it, close it, and return what the call returned."""
+    settings = configuration.load(config)
+    telemetry.configure(fmt=configuration.log_format(), secrets=settings.secrets())
+
+    async def once() -> T:
+        queue = await open_queue(settings.queue.url, look_after=settings.worker.look_after)
+        try:
+            return await call(queue)
+        finally:
+            await queue.close()
+
+    return asyncio.run(once())
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON, for programs."""
+    click.echo(json.dumps(value, indent=2, default=str))

@@ -1,0 +1,116 @@
+"""The endpoint: bounded body, confirm or parse, route, publish; 200 only when every record is durable."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from common.errors import NotAHook, NotOurs, QueueAway, TooLarge, Unreadable
+from common.queue.port import Lane, Publisher
+from common.task import Task
+from common.telemetry import Action, log
+from receiver import handshake
+from receiver.dialects import s3
+from receiver.routing import Routing
+
+MAX_BODY = 256 * 1024
+"""Bytes; a record has at most a few kilobytes."""
+
+MAX_RECORDS = 1000
+
+ANSWER_WITHIN = 2.0
+"""Seconds for all of a hook's records to be confirmed; then the sender is asked to come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of a hook's records: queued as so many tasks, kept as dead letters, or of no concern."""
+
+    queued: int = 0
+    ignored: int = 0
+    buried: int = 0
+
+
+class HookEndpoint:
+    """Takes the bodies of hooks. `public_url` is the URL as registered at the sender."""
+
+    def __init__(self, publisher: Publisher, routing: Routing, public_url: str | None) -> None:
+        self._publisher = publisher
+        self._routing = routing
+        self._public_url = public_url
+
+    async def __call__(self, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
+        """Return the JSON to answer 200 with. Raises `BadRequest` for what is no hook for us, `QueueAway`
+        when not every record became durable in time."""
+        body = parse_json(await read_bounded(chunks))
+        if isinstance(body, dict) and (subscription := handshake.parse(body)):
+            return {"signature": self._confirm(subscription)}
+        accepted = await self._accept(s3.records(body))
+        return {"queued": accepted.queued, "ignored": accepted.ignored, "buried": accepted.buried}
+
+    def _confirm(self, subscription: handshake.Subscription) -> str:
+        if not self._routing.knows(subscription.bucket):
+            raise NotOurs(f'no route names the bucket "{subscription.bucket}"; nothing is confirmed for it')
+        if self._public_url is None:
+            raise NotOurs("receiver.public_url is not configured, and it is what a confirmation signs")
+        log(Action.SUBSCRIPTION, "subscription confirmed", topic=subscription.topic_arn)
+        return subscription.signature(self._public_url)
+
+    async def _accept(self, records: list[object]) -> Accepted:
+        if len(records) > MAX_RECORDS:
+            raise TooLarge(f"a hook has at most {MAX_RECORDS} records, this has {len(records)}")
+        received = time.time()
+        tasks: list[Task] = []
+        unreadable: list[tuple[object, str]] = []
+        ignored = strangers = 0
+        for record in records:
+            try:
+                event = s3.parse(record)
+            except Unreadable as error:
+                unreadable.append((record, str(error)))
+                continue
+            found = self._routing.tasks(event, received) if event.known else []
+            strangers += event.known and not self._routing.knows(event.bucket)
+            ignored += not found
+            tasks += found
+        if strangers and strangers == len(records):
+            raise NotOurs("no route names the bucket of these records")
+        await self._publish(tasks, unreadable)
+        return Accepted(len(tasks), ignored, len(unreadable))
+
+    async def _publish(self, tasks: list[Task], unreadable: list[tuple[object, str]]) -> None:
+        """Publish everything at once and wait for all of it."""
+        publisher = self._publisher
+        bury = [
+            publisher.bury(json.dumps(record).encode(), lane=Lane.LIVE, why=f"Unreadable: {why}")
+            for record, why in unreadable
+        ]
+        publish = [publisher.publish(task.encode(), lane=Lane.LIVE) for task in tasks]
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN), asyncio.TaskGroup() as group:
+                for call in (*publish, *bury):
+                    group.create_task(call)
+        except TimeoutError as error:
+            raise QueueAway("the queue has not confirmed the records in time") from error
+        except ExceptionGroup as group_error:
+            raise QueueAway(str(group_error.exceptions[0])) from group_error
+
+
+async def read_bounded(chunks: AsyncIterator[bytes]) -> bytes:
+    """Return the whole body. Raises `TooLarge` as soon as it is more than MAX_BODY."""
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise TooLarge(f"a hook is at most {MAX_BODY} bytes")
+    return bytes(body)
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the JSON value of `body`. Raises `NotAHook` for anything else, nesting without end included."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise NotAHook("the body is not JSON, or nested too deep") from error

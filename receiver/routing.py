@@ -1,0 +1,30 @@
+"""Which routes an event is for: pure, from event and routes to tasks."""
+
+from collections.abc import Mapping, Sequence
+
+from common.settings import RouteSettings, StoreSettings
+from common.task import Task
+from receiver.dialects.s3 import Event, keys
+
+
+class Routing:
+    """The routes, by the bucket they start from."""
+
+    def __init__(self, routes: Sequence[RouteSettings], stores: Mapping[str, StoreSettings]) -> None:
+        self._by_bucket: dict[str, list[tuple[RouteSettings, str]]] = {}
+        for route in routes:
+            store, _, bucket = route.source.partition(":")
+            self._by_bucket.setdefault(bucket, []).append((route, stores[store].key_encoding))
+
+    def knows(self, bucket: str) -> bool:
+        """Whether any route starts from `bucket`."""
+        return bucket in self._by_bucket
+
+    def tasks(self, event: Event, received: float) -> list[Task]:
+        """Return one task for each route whose bucket, prefix and suffix fit, and each key that may be meant."""
+        return [
+            Task(route=route.id, key=key, claim=event.claim, etag=event.etag, event=event.name, received=received)
+            for route, encoding in self._by_bucket.get(event.bucket, ())
+            for key in keys(event.key, encoding)
+            if key.startswith(route.prefix) and key.endswith(route.suffix)
+        ]

@@ -1,0 +1,137 @@
+"""One delivery in a straight line: act, verdict, settle, observe."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from common.errors import HookmirrorError, KeyBusy, LostDelivery, UnknownRoute
+from common.queue.port import Bury, Consumer, Delivery, Done, Retry, Verdict
+from common.task import Task
+from common.telemetry import Action, log
+from worker.mirror import Job, Route
+from worker.verdict import Outcome, judge
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """What can be said about an attempt when it is over. `verdict` is None when the delivery was lost."""
+
+    delivery: Delivery
+    task: Task | None
+    result: Outcome | Exception
+    verdict: Verdict | None
+    seconds: float
+    lag: float | None
+    """Seconds from the hook's arrival to now; None for a look."""
+
+
+class Observer(Protocol):
+    """Looks at what happened and cannot change it: one that raises is logged and ignored."""
+
+    def __call__(self, attempted: Attempted) -> None:
+        """Take note."""
+
+
+Act = Callable[[Job], Awaitable[Outcome]]
+
+
+class Attempt:
+    """What the pool does with each delivery."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        act: Act,
+        routes: Mapping[str, Route],
+        *,
+        attempts: int,
+        observers: tuple[Observer, ...] = (),
+        rng: random.Random | None = None,
+    ) -> None:
+        self._consumer = consumer
+        self._act = act
+        self._routes = routes
+        self._attempts = attempts
+        self._observers = observers
+        self._rng = rng or random.Random()  # noqa: S311 - jitter
+        self._busy: set[tuple[str, str]] = set()
+
+    async def __call__(self, delivery: Delivery) -> None:
+        """Try the task once and settle the delivery. Raises only CancelledError: then it stays unsettled."""
+        start, task, result = time.monotonic(), None, _NOTHING
+        try:
+            task = Task.decode(delivery.body)
+            result = await self._do(task, delivery)
+        except LostDelivery as error:
+            self._observe(delivery, task, error, None, start)
+            return
+        except Exception as error:  # noqa: BLE001 - every error has a verdict; the unknown is a Retry
+            result = error
+        verdict = judge(result, delivery.attempt, attempts=self._attempts, rng=self._rng)
+        try:
+            await self._settle(delivery, verdict)
+        except HookmirrorError as error:
+            result, verdict = error, None
+        self._observe(delivery, task, result, verdict, start)
+
+    async def _do(self, task: Task, delivery: Delivery) -> Outcome:
+        route = self._routes.get(task.route)
+        if route is None:
+            raise UnknownRoute(f'no route is called "{task.route}": name one so, or drop the task')
+        # One at a time by key: after a lost connection a detached attempt may still run while its message
+        # comes back to this very process.
+        key = (task.route, task.key)
+        if key in self._busy:
+            raise KeyBusy("another delivery of this key is under way")
+        self._busy.add(key)
+        try:
+            return await self._act(Job(task, route, delivery.attempt, delivery.lane, lambda: self._consumer.holds(delivery)))
+        finally:
+            self._busy.discard(key)
+
+    async def _settle(self, delivery: Delivery, verdict: Verdict) -> None:
+        """Settle, to the end even when the pool runs out of patience meanwhile."""
+        settling = asyncio.ensure_future(self._consumer.settle(delivery, verdict))
+        try:
+            await asyncio.shield(settling)
+        except asyncio.CancelledError:
+            await asyncio.wait([settling], timeout=2)
+            settling.cancel()
+            raise
+
+    def _observe(
+        self, delivery: Delivery, task: Task | None, result: Outcome | Exception, verdict: Verdict | None, start: float
+    ) -> None:
+        lag = time.time() - task.received if task and task.claim else None
+        attempted = Attempted(delivery, task, result, verdict, time.monotonic() - start, lag)
+        for observer in self._observers:
+            try:
+                observer(attempted)
+            except Exception:  # observation cannot touch fate
+                logging.getLogger("hookmirror").exception("an observer failed")
+
+
+_NOTHING = Outcome(Action.SKIPPED)
+
+
+def log_attempt(attempted: Attempted) -> None:
+    """The observer that writes the log line."""
+    verdict, result, task = attempted.verdict, attempted.result, attempted.task
+    fields: dict[str, object] = {"attempt": attempted.delivery.attempt, "lane": attempted.delivery.lane}
+    if task is not None:
+        fields |= {"task": task.id, "route": task.route, "key": task.key, "event": task.event}
+    fields["seconds"] = round(attempted.seconds, 4)
+    if attempted.lag is not None:
+        fields["lag"] = round(attempted.lag, 3)
+    if isinstance(verdict, Done) and isinstance(result, Outcome):
+        log(result.action, result.why or result.action.value, size=result.size, **fields)
+    elif isinstance(verdict, Retry):
+        log(Action.RETRIED, verdict.why, level=logging.WARNING, after=verdict.after, counts=verdict.counts, **fields)
+    elif isinstance(verdict, Bury):
+        log(Action.BURIED, verdict.why, level=logging.ERROR, **fields)
+    else:
+        log(Action.LOST, f"left unsettled, comes back: {result}", level=logging.WARNING, **fields)

@@ -1,0 +1,57 @@
+"""The worker put together: from settings to a running pool."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from common.queue.port import Lane, Queue
+from common.settings import RouteSettings, Settings
+from common.store.port import Store
+from common.store.s3 import S3Store
+from common.telemetry import Action, log
+from worker.attempt import Attempt, Observer, log_attempt
+from worker.mirror import Mirror, Route
+from worker.pool import Pool
+from worker.transfer import Budget
+
+BULK_SHARE = 4
+"""The bulk lane gets one delivery at a time for each so many of the live lane's."""
+
+
+async def open_stores(settings: Settings, stack: AsyncExitStack) -> dict[str, Store]:
+    """Open every store that a route names; `stack` closes them."""
+    stores: dict[str, Store] = {}
+    named = {side.partition(":")[0] for route in settings.routes for side in (route.source, route.target)}
+    for name in sorted(named):
+        stores[name] = await S3Store.open(name, settings.stores[name])
+        stack.push_async_callback(stores[name].close)
+    return stores
+
+
+def open_route(route: RouteSettings, stores: dict[str, Store]) -> Route:
+    """Return the route with its buckets."""
+    (source, source_bucket), (target, target_bucket) = (
+        address.split(":", 1) for address in (route.source, route.target)
+    )
+    return Route(
+        route.id,
+        stores[source].bucket(source_bucket),
+        stores[target].bucket(target_bucket),
+        route.target_prefix,
+        route.deletes,
+    )
+
+
+async def run(
+    settings: Settings, queue: Queue, stop: asyncio.Event, *, observers: tuple[Observer, ...] = (log_attempt,)
+) -> None:
+    """Work until `stop` is set, then drain. The queue stays open: the caller closes it next."""
+    worker = settings.worker
+    async with AsyncExitStack() as stack:
+        stores = await open_stores(settings, stack)
+        routes = {route.id: open_route(route, stores) for route in settings.routes}
+        mirror = Mirror(queue, look_after=worker.look_after, budget=Budget(worker.memory))
+        attempt = Attempt(queue, mirror, routes, attempts=worker.attempts, observers=observers)
+        limits = {Lane.LIVE: worker.concurrency, Lane.BULK: max(1, worker.concurrency // BULK_SHARE)}
+        log(Action.STARTED, "worker started", routes=sorted(routes), concurrency=worker.concurrency)
+        cut_off = await Pool(queue, attempt, limits).run(stop, drain=worker.drain)
+        log(Action.STOPPED, "worker stopped", cut_off=cut_off)

@@ -1,0 +1,92 @@
+"""The bytes: read under a budget, checked against what the source promised, written with a checksum."""
+
+import asyncio
+import hashlib
+import re
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from common.errors import Corrupt, Refused
+from common.store.port import MARK, Bucket, Reading, State
+
+MAX_OBJECT = 64 * 2**20
+"""Bytes; larger objects need parts."""
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+class Budget:
+    """Bytes of object data in memory at once, first come first served.
+
+    A plain semaphore counts one at a time; here an object takes its size, and a large one that waits
+    is not overtaken for ever by small ones.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._free = self._size = size
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def take(self, size: int) -> AsyncIterator[None]:
+        """Hold `size` bytes of the budget (at most all of it) inside the block."""
+        size = min(size, self._size)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        self._serve()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give(size)
+            raise
+        try:
+            yield
+        finally:
+            self._give(size)
+
+    def _give(self, size: int) -> None:
+        self._free += size
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting:
+            size, turn = self._waiting[0]
+            if turn.cancelled():
+                self._waiting.popleft()
+            elif size <= self._free:
+                self._waiting.popleft()
+                self._free -= size
+                turn.set_result(None)
+            else:
+                return
+
+
+async def fetch(reading: Reading) -> bytes:
+    """Return the body being read, proven to be that of its state: `Corrupt` when its MD5 is not the ETag.
+
+    An ETag that is no MD5 (of a multipart or an encrypted object) proves nothing and is let pass.
+    Raises `Refused` for more than MAX_OBJECT bytes.
+    """
+    state = reading.state
+    if state.size > MAX_OBJECT:
+        raise Refused(f"{state.size} bytes are more than the {MAX_OBJECT} that one PUT carries here")
+    body = await reading.body()
+    if _MD5.fullmatch(state.etag):
+        digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        if digest != state.etag:
+            raise Corrupt(f"the bytes have MD5 {digest}, the source says {state.etag}")
+    return body
+
+
+async def store(target: Bucket, key: str, body: bytes, source: State) -> None:
+    """Write `body` to the target with the source's headers, metadata and identity."""
+    headers = dict(source.headers)
+    if encoding := _without_chunked(headers.pop("content-encoding", "")):
+        headers["content-encoding"] = encoding
+    await target.write(key, body, headers=headers, metadata={**source.metadata, MARK: source.identity})
+
+
+def _without_chunked(encoding: str) -> str:
+    """`aws-chunked` is how a body was sent, not what it is; some stores keep it by mistake."""
+    return ",".join(part for part in (p.strip() for p in encoding.split(",")) if part not in {"", "aws-chunked"})

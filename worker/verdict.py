@@ -1,0 +1,36 @@
+"""What becomes of a delivery: pure, from how its attempt ended."""
+
+import random
+from dataclasses import dataclass
+
+from common.backoff import delay
+from common.errors import Never, TryAgain
+from common.queue.port import MAX_DELAY, Bury, Done, Retry, Verdict
+from common.telemetry import Action
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt that raised nothing ended: copied, deleted, skipped or look later, and the bytes it moved."""
+
+    action: Action
+    why: str = ""
+    size: int = 0
+
+
+def judge(result: Outcome | Exception, attempt: int, *, attempts: int, rng: random.Random) -> Verdict:
+    """Return the verdict on attempt number `attempt` (from 1) of at most `attempts`.
+
+    What is not in our error tree is a defect of ours or unknown: it is retried like a store that is
+    away, never done.
+    """
+    if isinstance(result, Outcome):
+        return Done(result.action)
+    why = f"{type(result).__name__}: {result}"
+    if isinstance(result, Never):
+        return Bury(why)
+    if isinstance(result, TryAgain) and not result.counts:
+        return Retry(min(max(result.retry_after, result.patience), MAX_DELAY), why, counts=False)
+    if attempt >= attempts:
+        return Bury(f"{why} (attempt {attempt} of {attempts})")
+    asked = result.retry_after if isinstance(result, TryAgain) else 0.0
+    return Retry(min(max(asked, delay(attempt, rng)), MAX_DELAY), why)
