@@ -5,7 +5,7 @@ import sys
 import click
 
 from common.errors import ConfigError, HookmirrorError
-from console import dead, demo, init, run, sign, status
+from console import dead, init, run, sign, status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -31,7 +31,7 @@ def hookmirror() -> None:
     """
 
 
-for command in (init.init, run.up, run.receiver_, run.worker_, status.status, dead.dead, sign.sign, demo.demo):
+for command in (init.init, run.up, run.receiver_, run.worker_, status.status, dead.dead, sign.sign):
     hookmirror.add_command(command)
 
 

@@ -120,6 +120,16 @@ class Account:
         except BotoCoreError as error:
             raise StoreAway(f"head {bucket}: {error}") from error
 
+    async def create(self, bucket: str) -> None:
+        """Make `bucket`; one that is there already is fine."""
+        try:
+            await self._client.create_bucket(Bucket=bucket)
+        except ClientError as error:
+            if error.response["Error"].get("Code") not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+                raise _translate(error, f"create {bucket}") from error
+        except BotoCoreError as error:
+            raise StoreAway(f"create {bucket}: {error}") from error
+
     async def close(self) -> None:
         """Close the connections."""
         await self._stack.aclose()

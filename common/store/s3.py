@@ -134,6 +134,10 @@ class S3Bucket:
         """See the port."""
         await self._account.check(self.name)
 
+    async def create(self) -> None:
+        """Make the bucket; one that is there already is fine."""
+        await self._account.create(self.name)
+
     def _failure(self, response: aiohttp.ClientResponse, body: bytes) -> Exception:
         doing = f"{response.method} {self.name}"
         return translate(response.status, body, doing=doing, retry_after=response.headers.get("Retry-After"))
