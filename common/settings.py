@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -44,7 +44,7 @@ class ReceiverSettings(_Table):
     """`[receiver]`: where hooks come in. `public_url` is signed exactly as written here."""
 
     host: str = "0.0.0.0"  # noqa: S104 - hooks come from outside
-    port: int = Field(8080, ge=0, le=65535)
+    port: int = Field(default=8080, ge=0, le=65535)
     public_url: str | None = None
 
     @model_validator(mode="after")
@@ -62,11 +62,11 @@ class ReceiverSettings(_Table):
 class WorkerSettings(_Table):
     """`[worker]`: how tasks are done. Seconds everywhere; `look_after` is D of the write-ahead look."""
 
-    concurrency: int = Field(32, ge=1, le=1000)
-    look_after: int = Field(1200, ge=1, le=3600)
-    attempts: int = Field(12, ge=1)
-    drain: float = Field(25.0, ge=0)
-    memory: int = Field(128 * 2**20, ge=64 * 2**20, description="bytes of object data held at once")
+    concurrency: int = Field(default=32, ge=1, le=1000)
+    look_after: int = Field(default=1200, ge=1, le=3600)
+    attempts: int = Field(default=12, ge=1)
+    drain: float = Field(default=25.0, ge=0)
+    memory: int = Field(default=128 * 2**20, ge=64 * 2**20, description="bytes of object data held at once")
 
 
 class StoreSettings(_Table):
@@ -118,12 +118,12 @@ class Settings(BaseSettings):
         env_prefix=PREFIX,
         env_nested_delimiter="__",
         secrets_dir=SECRETS_DIR,
-        secrets_dir_missing="ok",  # type: ignore[typeddict-unknown-key]  # of the nested source below
+        secrets_dir_missing="ok",
     )
 
-    queue: QueueSettings = QueueSettings()
-    receiver: ReceiverSettings = ReceiverSettings()
-    worker: WorkerSettings = WorkerSettings()
+    queue: QueueSettings = Field(default_factory=QueueSettings)
+    receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
     stores: dict[str, StoreSettings] = Field(default_factory=dict)
     routes: tuple[RouteSettings, ...] = ()
 
@@ -138,7 +138,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment before secret files before the TOML file."""
         secrets = NestedSecretsSettingsSource(
-            file_secret_settings,  # type: ignore[arg-type]
+            file_secret_settings,
             secrets_dir_missing="ok",
             secrets_nested_delimiter="__",
             secrets_prefix=PREFIX,
@@ -169,7 +169,7 @@ class Settings(BaseSettings):
                 if secret is not None:
                     yield secret.get_secret_value()
         if password := urlsplit(self.queue.url).password:
-            yield password
+            yield from {password, unquote(password)}
         # A path as short as /webhook guards nothing, and hiding it would garble other lines.
         yield from (part for part in self.receiver.path.split("/") if len(part) >= 12)
 
@@ -225,13 +225,13 @@ def _sentence(problem: Any) -> str:
 
 def _known(location: tuple[Any, ...]) -> list[str]:
     """The keys there are in the table at `location`."""
-    tables = {
+    tables: dict[tuple[Any, ...], type[BaseModel]] = {
         (): Settings,
         ("queue",): QueueSettings,
         ("receiver",): ReceiverSettings,
         ("worker",): WorkerSettings,
     }
-    by_name = {"stores": StoreSettings, "routes": RouteSettings}
+    by_name: dict[Any, type[BaseModel]] = {"stores": StoreSettings, "routes": RouteSettings}
     table = tables.get(location) or by_name.get(location[0] if location else "", Settings)
     return list(table.model_fields)
 

@@ -76,10 +76,14 @@ def as_human(record: logging.LogRecord, action: Action, fields: dict[str, Any]) 
 class LineFormatter(logging.Formatter):
     """Renders a record by `render` and takes the secrets out, in whichever way they were escaped."""
 
-    def __init__(self, render: Callable[[logging.LogRecord, Action, dict[str, Any]], str], secrets: Iterable[str]) -> None:
+    def __init__(
+        self, render: Callable[[logging.LogRecord, Action, dict[str, Any]], str], secrets: Iterable[str]
+    ) -> None:
         super().__init__()
         self._render = render
-        forms = {form for s in secrets if s for form in (s, json.dumps(s)[1:-1], repr(s)[1:-1], quote(s, safe=""))}
+        forms = {
+            form for s in secrets if s for form in (s, json.dumps(s)[1:-1], repr(s)[1:-1], quote(s, safe=""))
+        }
         # The longest first, so that a secret which contains another is hidden whole.
         known = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
         self._secrets = re.compile(known) if known else None

@@ -138,7 +138,12 @@ def _table(letters: list[DeadLetter]) -> Table:
 
 
 def _print(letter: DeadLetter) -> None:
-    rows = {"id": letter.id, "lane": letter.lane.value, "buried": _time(letter.at), "why": one_line(letter.why)}
+    rows = {
+        "id": letter.id,
+        "lane": letter.lane.value,
+        "buried": _time(letter.at),
+        "why": one_line(letter.why),
+    }
     task = _task(letter)
     if task is not None:
         rows |= {"route": task.route, "key": one_line(task.key), "event": one_line(task.event)}

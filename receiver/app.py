@@ -40,7 +40,7 @@ def make_app(settings: Settings, queue: Queue) -> FastAPI:
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
-        """The process runs; says nothing about the queue, so that nobody restarts us for the broker's sake."""
+        """The process runs. Not a word on the queue: nobody shall restart us for the broker's sake."""
         return {"status": "alive"}
 
     @app.get("/readyz")
@@ -75,5 +75,3 @@ def _refusal(error: Exception) -> Response:
         HTTPStatus.SERVICE_UNAVAILABLE,
         {"Retry-After": str(RETRY_AFTER)},
     )
-
-

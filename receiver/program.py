@@ -26,7 +26,7 @@ class _Server(uvicorn.Server):
 
 
 async def run(settings: Settings, queue: Queue, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set, then answer what has come in. Raises `ConfigError` when the port is taken."""
+    """Serve until `stop` is set, then answer what has come in. Raises `ConfigError` for a taken port."""
     receiver = settings.receiver
     config = uvicorn.Config(
         make_app(settings, queue),
@@ -40,7 +40,13 @@ async def run(settings: Settings, queue: Queue, stop: asyncio.Event) -> None:
     )
     with _listen(receiver.host, receiver.port) as listener:
         server = _Server(config)
-        log(Action.STARTED, "receiver started", host=receiver.host, port=listener.getsockname()[1], path=receiver.path)
+        log(
+            Action.STARTED,
+            "receiver started",
+            host=receiver.host,
+            port=listener.getsockname()[1],
+            path=receiver.path,
+        )
         serving = asyncio.create_task(server.serve([listener]))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -21,9 +21,16 @@ class Routing:
         return bucket in self._by_bucket
 
     def tasks(self, event: Event, received: float) -> list[Task]:
-        """Return one task for each route whose bucket, prefix and suffix fit, and each key that may be meant."""
+        """Return a task for each route whose bucket, prefix and suffix fit, and each key it may mean."""
         return [
-            Task(route=route.id, key=key, claim=event.claim, etag=event.etag, event=event.name, received=received)
+            Task(
+                route=route.id,
+                key=key,
+                claim=event.claim,
+                etag=event.etag,
+                event=event.name,
+                received=received,
+            )
             for route, encoding in self._by_bucket.get(event.bucket, ())
             for key in keys(event.key, encoding)
             if key.startswith(route.prefix) and key.endswith(route.suffix)

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from common.errors import HookmirrorError, KeyBusy, LostDelivery, UnknownRoute
 from common.queue.port import Bury, Consumer, Delivery, Done, Retry, Verdict
@@ -62,7 +62,9 @@ class Attempt:
 
     async def __call__(self, delivery: Delivery) -> None:
         """Try the task once and settle the delivery. Raises only CancelledError: then it stays unsettled."""
-        start, task, result = time.monotonic(), None, _NOTHING
+        start = time.monotonic()
+        task: Task | None = None
+        result: Outcome | Exception
         try:
             task = Task.decode(delivery.body)
             result = await self._do(task, delivery)
@@ -75,8 +77,9 @@ class Attempt:
         try:
             await self._settle(delivery, verdict)
         except HookmirrorError as error:
-            result, verdict = error, None
-        self._observe(delivery, task, result, verdict, start)
+            self._observe(delivery, task, error, None, start)
+        else:
+            self._observe(delivery, task, result, verdict, start)
 
     async def _do(self, task: Task, delivery: Delivery) -> Outcome:
         route = self._routes.get(task.route)
@@ -89,7 +92,9 @@ class Attempt:
             raise KeyBusy("another delivery of this key is under way")
         self._busy.add(key)
         try:
-            return await self._act(Job(task, route, delivery.attempt, delivery.lane, lambda: self._consumer.holds(delivery)))
+            return await self._act(
+                Job(task, route, delivery.attempt, delivery.lane, lambda: self._consumer.holds(delivery))
+            )
         finally:
             self._busy.discard(key)
 
@@ -104,7 +109,12 @@ class Attempt:
             raise
 
     def _observe(
-        self, delivery: Delivery, task: Task | None, result: Outcome | Exception, verdict: Verdict | None, start: float
+        self,
+        delivery: Delivery,
+        task: Task | None,
+        result: Outcome | Exception,
+        verdict: Verdict | None,
+        start: float,
     ) -> None:
         lag = time.time() - task.received if task and task.claim else None
         attempted = Attempted(delivery, task, result, verdict, time.monotonic() - start, lag)
@@ -115,13 +125,10 @@ class Attempt:
                 logging.getLogger("hookmirror").exception("an observer failed")
 
 
-_NOTHING = Outcome(Action.SKIPPED)
-
-
 def log_attempt(attempted: Attempted) -> None:
     """The observer that writes the log line."""
     verdict, result, task = attempted.verdict, attempted.result, attempted.task
-    fields: dict[str, object] = {"attempt": attempted.delivery.attempt, "lane": attempted.delivery.lane}
+    fields: dict[str, Any] = {"attempt": attempted.delivery.attempt, "lane": attempted.delivery.lane}
     if task is not None:
         fields |= {"task": task.id, "route": task.route, "key": task.key, "event": task.event}
     fields["seconds"] = round(attempted.seconds, 4)
@@ -130,7 +137,14 @@ def log_attempt(attempted: Attempted) -> None:
     if isinstance(verdict, Done) and isinstance(result, Outcome):
         log(result.action, result.why or result.action.value, size=result.size, **fields)
     elif isinstance(verdict, Retry):
-        log(Action.RETRIED, verdict.why, level=logging.WARNING, after=verdict.after, counts=verdict.counts, **fields)
+        log(
+            Action.RETRIED,
+            verdict.why,
+            level=logging.WARNING,
+            after=verdict.after,
+            counts=verdict.counts,
+            **fields,
+        )
     elif isinstance(verdict, Bury):
         log(Action.BURIED, verdict.why, level=logging.ERROR, **fields)
     else:

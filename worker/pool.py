@@ -1,12 +1,12 @@
 """N deliveries at once; stop, drain. Knows no S3."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
 
 from common.queue.port import Consumer, Delivery, Lane
 
-Handle = Callable[[Delivery], Awaitable[None]]
+Handle = Callable[[Delivery], Coroutine[object, object, None]]
 
 
 class Pool:
@@ -48,7 +48,7 @@ class Pool:
         async with aclosing(self._consumer.deliveries(lane, limit)) as deliveries:  # type: ignore[type-var]
             async for delivery in deliveries:
                 await room.acquire()
-                task = asyncio.create_task(self._handle(delivery))  # type: ignore[arg-type]
+                task: asyncio.Task[None] = asyncio.create_task(self._handle(delivery))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
                 task.add_done_callback(lambda _: room.release())

@@ -89,4 +89,6 @@ async def store(target: Bucket, key: str, body: bytes, source: State) -> None:
 
 def _without_chunked(encoding: str) -> str:
     """`aws-chunked` is how a body was sent, not what it is; some stores keep it by mistake."""
-    return ",".join(part for part in (p.strip() for p in encoding.split(",")) if part not in {"", "aws-chunked"})
+    return ",".join(
+        part for part in (p.strip() for p in encoding.split(",")) if part not in {"", "aws-chunked"}
+    )

@@ -8,9 +8,10 @@ from common.errors import Never, TryAgain
 from common.queue.port import MAX_DELAY, Bury, Done, Retry, Verdict
 from common.telemetry import Action
 
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt that raised nothing ended: copied, deleted, skipped or look later, and the bytes it moved."""
+    """How an attempt ended that raised nothing: copied, deleted, skipped or look later; and its bytes."""
 
     action: Action
     why: str = ""

@@ -27,4 +27,6 @@ async def open_queue(url: str, *, look_after: int = 1200) -> Queue:
         from common.queue.memory import MemoryQueue
 
         return MemoryQueue()
-    raise ConfigError(f'queue.url: "{scheme}://" is no queue. Set:  url = "sqlite:///hookmirror.db"  (or amqp://...)')
+    raise ConfigError(
+        f'queue.url: "{scheme}://" is no queue. Set:  url = "sqlite:///hookmirror.db"  (or amqp://...)'
+    )

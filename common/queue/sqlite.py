@@ -81,7 +81,9 @@ class SqliteQueue:
             connection = await asyncio.get_running_loop().run_in_executor(thread, _connect, path)
         except sqlite3.Error as error:
             thread.shutdown(wait=False)
-            raise ConfigError(f"queue.url: {path}: {error}. Name a file in a folder that can be written.") from error
+            raise ConfigError(
+                f"queue.url: {path}: {error}. Name a file in a folder that can be written."
+            ) from error
         return cls(connection, thread, lease)
 
     async def _run(self, operation: Operation[T]) -> T:
@@ -240,6 +242,7 @@ class SqliteQueue:
             if isinstance(verdict, Done):
                 return db.execute(f"DELETE FROM message {mine}", (id_, holder)).rowcount  # noqa: S608
             failures = json.dumps([asdict(f) for f in after_verdict(delivery, verdict, now)])
+            values: tuple[str | float, float]
             if isinstance(verdict, Bury):
                 change, values = "holder = NULL, dead = 1, why = ?, at = ?", (verdict.why, now)
             else:
@@ -258,7 +261,8 @@ class SqliteQueue:
         """See the port."""
         now = time.time()
         sql = (
-            "SELECT lane, dead, due > ?, due > ? AND holder IS NOT NULL, count(*) FROM message GROUP BY 1, 2, 3, 4"
+            "SELECT lane, dead, due > ?, due > ? AND holder IS NOT NULL, count(*)"
+            " FROM message GROUP BY 1, 2, 3, 4"
         )
         rows = await self._run(lambda db: db.execute(sql, (now, now)).fetchall())
         return Counts(
@@ -278,7 +282,9 @@ class SqliteQueue:
         def page(db: sqlite3.Connection) -> list[tuple[int, bytes, str, str, float, int, str]] | None:
             start: tuple[float, int] | None = (0.0, 0)
             if after is not None:
-                start = db.execute("SELECT at, id FROM message WHERE dead = 1 AND id = ?", (after,)).fetchone()
+                start = db.execute(
+                    "SELECT at, id FROM message WHERE dead = 1 AND id = ?", (after,)
+                ).fetchone()
             return None if start is None else db.execute(sql, (*start, limit)).fetchall()
 
         rows = await self._run(page)

@@ -1,12 +1,14 @@
 """The queues on RabbitMQ: their names and arguments, as plain values. No other module spells a name.
 
-    hookmirror.live, hookmirror.bulk    the lanes. Returned too often, a message dead-letters to hookmirror.dead:
-                                        never into a wait queue, since that would be a cycle, which RabbitMQ drops.
-    hookmirror.wait.<seconds>           one for each wait. A fan-out exchange of the same name feeds it; when the
-                                        queue's TTL ends, the default exchange takes the message back to the lane
-                                        that its routing key names. (A TTL by message would only end at the head.)
-    hookmirror.dead                     dead letters, for ever. Its delivery limit is out of reach, because looking
-                                        at a letter counts as a delivery.
+    hookmirror.live, hookmirror.bulk    the lanes. Returned too often, a message dead-letters to
+                                        hookmirror.dead: never into a wait queue, since that would be
+                                        a cycle, which RabbitMQ drops.
+    hookmirror.wait.<seconds>           one for each wait. A fan-out exchange of the same name feeds it;
+                                        when the queue's TTL ends, the default exchange takes the message
+                                        back to the lane that its routing key names. (A TTL by message
+                                        would only end at the head.)
+    hookmirror.dead                     dead letters, for ever. Its delivery limit is out of reach,
+                                        because looking at a letter counts as a delivery.
 
 The same declarations serve RabbitMQ 3.10 to 4.x. At-least-once dead-lettering needs a quorum queue with
 `reject-publish`; without it RabbitMQ silently falls back to a mode that loses.

@@ -1,14 +1,15 @@
-"""What aioboto3 is good at: the credential chain, regions, signatures, listings. The only module that knows it."""
+"""What aioboto3 is good at: the credential chain, regions, signatures, listings. Nothing else knows it."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aioboto3
+from aiobotocore.config import AioConfig
+from aiobotocore.credentials import AioCredentials
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
 from common.errors import ConfigError, RouteDown, StoreAway
@@ -32,7 +33,9 @@ class _PayloadUnsigned(S3SigV4Auth):
 class Account:
     """A store's credentials, endpoint and bucket calls. Make one with `open`."""
 
-    def __init__(self, name: str, settings: StoreSettings, session: aioboto3.Session, client: "S3Client") -> None:
+    def __init__(
+        self, name: str, settings: StoreSettings, session: aioboto3.Session, client: "S3Client"
+    ) -> None:
         self._name = name
         self._settings = settings
         self._session = session
@@ -53,10 +56,12 @@ class Account:
                 profile_name=settings.profile,
             )
         except ProfileNotFound as error:
-            raise ConfigError(f"stores.{name}.profile: {error}. Run:  aws configure --profile NAME") from error
+            raise ConfigError(
+                f"stores.{name}.profile: {error}. Run:  aws configure --profile NAME"
+            ) from error
         stack = AsyncExitStack()
         # "when_required": newer defaults add checksums and chunked bodies that other clouds refuse.
-        config = Config(
+        config = AioConfig(
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             retries={"total_max_attempts": 3, "mode": "standard"},
@@ -69,7 +74,7 @@ class Account:
         )
         account = cls(name, settings, session, client)
         account._stack = stack
-        if await session.get_credentials() is None:
+        if await _credentials(session) is None:
             await stack.aclose()
             raise ConfigError(
                 f"stores.{name}: no credentials. Set:  access_key_id and secret_access_key, or profile"
@@ -86,7 +91,7 @@ class Account:
 
     async def sign(self, method: str, url: str, headers: Mapping[str, str]) -> dict[str, str]:
         """Return `headers` with a signature (SigV4) over them. Expiring credentials are renewed first."""
-        credentials = await self._session.get_credentials()
+        credentials = await _credentials(self._session)
         if credentials is None:
             raise RouteDown(f"stores.{self._name}: the credentials are gone")
         try:
@@ -133,6 +138,12 @@ class Account:
     async def close(self) -> None:
         """Close the connections."""
         await self._stack.aclose()
+
+
+async def _credentials(session: aioboto3.Session) -> AioCredentials | None:
+    coroutine: Any = session.get_credentials()  # aiobotocore's, whatever the type says
+    credentials: AioCredentials | None = await coroutine
+    return credentials
 
 
 def _translate(error: ClientError, doing: str) -> Exception:

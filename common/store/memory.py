@@ -25,7 +25,9 @@ class MemoryReading:
 class MemoryBucket:
     """One bucket: a dictionary."""
 
-    def __init__(self, name: str, buckets: dict[str, dict[str, MemoryReading]], clock: itertools.count[int]) -> None:
+    def __init__(
+        self, name: str, buckets: dict[str, dict[str, MemoryReading]], clock: itertools.count[int]
+    ) -> None:
         self.name = name
         self._buckets = buckets
         self._clock = clock

@@ -84,7 +84,8 @@ class S3Bucket:
         self._base = account.address(name)
 
     async def head(self, key: str) -> State | None:
-        """See the port. A HEAD's 404 has no body to tell a missing key from a missing bucket: a GET follows."""
+        """See the port. A HEAD's 404 has no body to tell a missing key from a missing bucket: then a
+        GET follows."""
         async with self._request("HEAD", key) as response:
             if response.status == 200:
                 return _state(response)
@@ -205,5 +206,7 @@ def _state(response: aiohttp.ClientResponse) -> State:
         last_modified=headers.get("Last-Modified", ""),
         version="" if version == "null" else version,
         headers={name: headers[name] for name in CONTENT_HEADERS if name in headers},
-        metadata={n.lower().removeprefix(_META): v for n, v in headers.items() if n.lower().startswith(_META)},
+        metadata={
+            n.lower().removeprefix(_META): v for n, v in headers.items() if n.lower().startswith(_META)
+        },
     )

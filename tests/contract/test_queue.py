@@ -107,7 +107,9 @@ async def test_a_held_message_goes_to_nobody_else_however_long_it_takes(backend:
     await first.settle(delivery, Done("ok"))
 
 
-async def test_unsettled_work_comes_back_with_a_higher_attempt_after_its_holder_dies(backend: Backend) -> None:
+async def test_unsettled_work_comes_back_with_a_higher_attempt_after_its_holder_dies(
+    backend: Backend,
+) -> None:
     first, second = await backend.open(), await backend.open()
     await first.publish(b"orphan", lane=Lane.LIVE)
     await take(first, 1)
@@ -130,7 +132,9 @@ async def test_the_limit_bounds_what_is_held_and_settling_makes_room(backend: Ba
 
 
 @pytest.mark.parametrize("seconds", [1, 2])
-async def test_a_retry_comes_back_no_sooner_than_asked_and_blocks_nobody(backend: Backend, seconds: int) -> None:
+async def test_a_retry_comes_back_no_sooner_than_asked_and_blocks_nobody(
+    backend: Backend, seconds: int
+) -> None:
     queue = await backend.open()
     await queue.publish(b"slow", lane=Lane.LIVE)
     [delivery] = await take(queue, 1)

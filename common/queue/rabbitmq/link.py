@@ -1,0 +1,108 @@
+"""Connections to RabbitMQ: opened when needed, opened again when lost, errors translated.
+
+Plain connections rather than the library's robust ones: those restore declarations for ever when
+an argument differs, and answer with stale depths.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelInvalidStateError,
+    ProbableAuthenticationError,
+)
+from yarl import URL
+
+from common.errors import QueueAway
+
+CONFIRM_WITHIN = 2.0
+"""Seconds to wait for a confirm. A half-open connection or a disk alarm would hang a publish for longer."""
+
+CONNECT_WITHIN = 5.0
+"""Seconds for a connection or a channel to open."""
+
+HEARTBEAT = 10
+"""Seconds; a connection cut without a word is noticed after three of them."""
+
+FOREIGN = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
+"""What aio-pika raises when the broker is away, refuses or closes (a closed channel is a RuntimeError)."""
+
+Prepare = Callable[[AbstractConnection], Awaitable[None]]
+
+
+@asynccontextmanager
+async def translated(within: float | None) -> AsyncIterator[None]:
+    """Turn what aio-pika raises inside into `QueueAway`; raise that too after `within` seconds."""
+    try:
+        async with asyncio.timeout(within):
+            yield
+    except (AuthenticationError, ProbableAuthenticationError) as error:
+        raise QueueAway(f"RabbitMQ refused the user or the password of queue.url: {error}") from error
+    except FOREIGN as error:
+        raise QueueAway(f"RabbitMQ has not answered: {str(error) or type(error).__name__}") from error
+    except asyncio.CancelledError as error:
+        # Pending publishes end in CancelledError when the connection dies; that is not our cancellation.
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise QueueAway("the connection to RabbitMQ closed before it confirmed") from error
+
+
+class Link:
+    """One connection with one channel, opened on demand by whoever comes first. `prepare` sees each
+    new connection before anybody else."""
+
+    def __init__(self, url: URL, prepare: Prepare) -> None:
+        self._url = url if "heartbeat" in url.query else url.update_query(heartbeat=HEARTBEAT)
+        self._prepare = prepare
+        self._connection: AbstractConnection | None = None
+        self._channel: AbstractChannel | None = None
+        self._opening: asyncio.Task[AbstractChannel] | None = None
+
+    async def channel(self) -> AbstractChannel:
+        """Return the open channel, opening it first if need be. Raises what aio-pika raises."""
+        if self._channel is not None and not self._channel.is_closed:
+            return self._channel
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(self._opened)
+        return await asyncio.shield(self._opening)
+
+    def _opened(self, task: asyncio.Task[AbstractChannel]) -> None:
+        self._opening = None
+        if not task.cancelled():
+            task.exception()  # those who still wait have it; nobody else needs to hear of it
+
+    async def _open(self) -> AbstractChannel:
+        self._channel = await fresh_channel(await self.connection())
+        return self._channel
+
+    async def connection(self) -> AbstractConnection:
+        """Return the connection, opened and prepared."""
+        if self._connection is None or self._connection.is_closed:
+            connection = await aio_pika.connect(self._url, timeout=CONNECT_WITHIN)
+            await self._prepare(connection)
+            self._connection = connection
+        return self._connection
+
+    async def close(self) -> None:
+        """Close, without waiting for a broker that does not answer."""
+        connection, self._connection, self._channel = self._connection, None, None
+        if self._opening is not None:
+            self._opening.cancel()
+        if connection is not None:
+            with suppress(*FOREIGN):
+                async with asyncio.timeout(CONFIRM_WITHIN):
+                    await connection.close()
+
+
+async def fresh_channel(connection: AbstractConnection) -> AbstractChannel:
+    """Open another channel; an unroutable publish on it raises, rather than returning as if it were fine."""
+    channel = connection.channel(publisher_confirms=True, on_return_raises=True)
+    await channel.initialize(timeout=CONNECT_WITHIN)
+    return channel

@@ -1,0 +1,245 @@
+"""The queue port on RabbitMQ, 3.10 to 4.x."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Collection
+
+from aio_pika import DeliveryMode, Message
+from aio_pika.abc import AbstractConnection
+from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, PublishError
+from yarl import URL
+
+from common.backoff import RUNGS, rung
+from common.errors import ConfigError, LostDelivery, QueueAway
+from common.queue import topology
+from common.queue.port import (
+    Bury,
+    Counts,
+    DeadLetter,
+    Delivery,
+    Done,
+    Lane,
+    Retry,
+    Verdict,
+    after_verdict,
+    check_delay,
+)
+from common.queue.rabbitmq import wire
+from common.queue.rabbitmq.consume import Subscription
+from common.queue.rabbitmq.dead import Fate, Graveyard
+from common.queue.rabbitmq.link import CONFIRM_WITHIN, Link, fresh_channel, translated
+from common.telemetry import Action, log
+
+RECONNECT = 1.0
+"""Seconds between two tries to reach an absent broker."""
+
+COUNT_WITHIN = 10.0
+"""Seconds for all the depths to be told."""
+
+
+class RabbitQueue:
+    """The port over four connections: one to publish, one for each lane, one to look at the depths and
+    the dead. What is declared or timed out on one cannot kill a publish under way on another."""
+
+    def __init__(self, url: str, look_after: int) -> None:
+        address = URL(url)
+        self._rungs = sorted({*RUNGS, look_after})
+        self._declared = False
+        self._declaring = asyncio.Lock()
+        self._out = Link(address, self._declare)
+        self._in = {lane: Link(address, self._declare) for lane in Lane}
+        self._admin = Link(address, self._declare)
+        self._graveyard = Graveyard(self._admin, self._revive)
+
+    @classmethod
+    async def open(cls, url: str, *, look_after: int) -> "RabbitQueue":
+        """Declare the queues. A broker that is away does not keep a receiver from starting (it answers
+        503 meanwhile); one whose queues have other arguments does: raises `ConfigError`."""
+        queue = cls(url, look_after)
+        try:
+            await queue.counts()
+        except QueueAway as error:
+            log(Action.QUEUE, str(error), level=logging.WARNING)
+        except BaseException:
+            await queue.close()
+            raise
+        return queue
+
+    async def _declare(self, connection: AbstractConnection) -> None:
+        async with self._declaring:
+            if self._declared:
+                return
+            channel = await fresh_channel(connection)
+            for item in topology.declarations(self._rungs):
+                try:
+                    queue = await channel.declare_queue(
+                        item.name, durable=True, arguments=dict(item.arguments)
+                    )
+                except ChannelPreconditionFailed as error:
+                    raise ConfigError(
+                        f"RabbitMQ has the queue {item.name} with other arguments: {error}. "
+                        "Empty and delete that queue, or name another virtual host in queue.url."
+                    ) from error
+                if item.exchange:
+                    await channel.declare_exchange(item.exchange, "fanout", durable=True)
+                    await queue.bind(item.exchange)
+            await channel.close()
+            self._declared = True
+
+    async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
+        """See the port."""
+        check_delay(delay)
+        await self._send(body, lane, delay, _first_headers())
+
+    async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
+        """See the port."""
+        await self._lay(body, lane, why, _first_headers())
+
+    async def _revive(self, letter: DeadLetter) -> None:
+        headers = {wire.ID: letter.id, wire.ATTEMPT: 1, **wire.failures_header(letter.failures)}
+        await self._send(letter.body, letter.lane, 0, headers)
+
+    async def _lay(self, body: bytes, lane: Lane, why: str, headers: wire.Headers) -> None:
+        await self._put(body, "", topology.dead_queue(), headers | wire.dead_headers(lane, why))
+
+    async def _send(self, body: bytes, lane: Lane, delay: float, headers: wire.Headers) -> None:
+        exchange = topology.wait_queue(rung(delay, self._rungs)) if delay > 0 else ""
+        await self._put(body, exchange, topology.lane_queue(lane), headers)
+
+    async def _put(self, body: bytes, exchange: str, key: str, headers: wire.Headers) -> None:
+        """Publish and return when the broker has confirmed; the default exchange is ""."""
+        # No message_id: the library matches returned messages by it and makes a unique one itself.
+        message = Message(body, headers=headers, delivery_mode=DeliveryMode.PERSISTENT)
+        async with translated(CONFIRM_WITHIN):
+            channel = await self._out.channel()
+            target = channel.default_exchange
+            if exchange:
+                target = await channel.get_exchange(exchange, ensure=False)
+            try:
+                answer = await target.publish(message, key, mandatory=True)
+            except (PublishError, ChannelNotFoundEntity):
+                await self._forget(self._out)
+                raise
+        if type(answer).__name__ != "Ack":
+            raise QueueAway(f"RabbitMQ answered a publish with {answer!r}")
+
+    async def _forget(self, link: Link) -> None:
+        """The broker has lost our queues: declare them again, with the next connection."""
+        self._declared = False
+        await link.close()
+
+    async def deliveries(self, lane: Lane, limit: int) -> AsyncIterator[Delivery]:
+        """See the port."""
+        while True:
+            subscription = await self._subscribe(lane, limit)
+            try:
+                while (message := await subscription.next()) is not None:
+                    yield wire.delivery_from(message, subscription.channel, lane)
+            finally:
+                await subscription.hand_back()
+            log(Action.QUEUE, "the channel to RabbitMQ closed", level=logging.WARNING, lane=lane)
+
+    async def _subscribe(self, lane: Lane, limit: int) -> Subscription:
+        """Return a subscription, however long the broker stays away."""
+        away = False
+        while True:
+            try:
+                async with translated(None):
+                    subscription = await self._start(lane, limit)
+            except QueueAway as error:
+                if not away:
+                    log(Action.QUEUE, f"{error}; trying again", level=logging.WARNING, lane=lane)
+                away = True
+                await asyncio.sleep(RECONNECT)
+                continue
+            if away:
+                log(Action.QUEUE, "RabbitMQ is back", lane=lane)
+            return subscription
+
+    async def _start(self, lane: Lane, limit: int) -> Subscription:
+        try:
+            return await Subscription.start(self._in[lane], topology.lane_queue(lane), limit)
+        except ChannelNotFoundEntity:
+            await self._forget(self._in[lane])
+            raise
+
+    def holds(self, delivery: Delivery) -> bool:
+        """See the port."""
+        receipt = wire.receipt_of(delivery)
+        return not receipt.settled and not receipt.channel.is_closed
+
+    async def settle(self, delivery: Delivery, verdict: Verdict) -> None:
+        """See the port. A retry or a burial is published and confirmed before the ack: the other way
+        round loses the message when the process dies in between."""
+        receipt = wire.receipt_of(delivery)
+        if not self.holds(delivery):
+            raise LostDelivery("the delivery was settled before, or its channel closed")
+        receipt.settled = True
+        try:
+            if not isinstance(verdict, Done):
+                await self._pass_on(delivery, verdict)
+            async with translated(CONFIRM_WITHIN):
+                await receipt.message.ack()
+        except QueueAway as error:
+            raise LostDelivery(f"the acknowledgement did not go out: {error}") from error
+        except BaseException:
+            receipt.settled = False
+            raise
+
+    async def _pass_on(self, delivery: Delivery, verdict: Retry | Bury) -> None:
+        """Publish the message again where `verdict` sends it, trying for as long as the delivery is held:
+        giving it back to a broker that takes no messages would use up its delivery limit in minutes."""
+        receipt = wire.receipt_of(delivery)
+        headers = wire.own_headers(receipt.message) | {wire.ATTEMPT: delivery.attempt}
+        headers |= wire.failures_header(after_verdict(delivery, verdict, time.time()))
+        while not receipt.channel.is_closed:
+            try:
+                if isinstance(verdict, Bury):
+                    await self._lay(delivery.body, delivery.lane, verdict.why, headers)
+                else:
+                    headers[wire.ATTEMPT] = delivery.attempt + verdict.counts
+                    await self._send(delivery.body, delivery.lane, verdict.after, headers)
+            except QueueAway:
+                await asyncio.sleep(RECONNECT)
+            else:
+                return
+        raise LostDelivery("the channel closed before the retry was confirmed")
+
+    async def counts(self) -> Counts:
+        """See the port. `held` is None: only RabbitMQ's management interface knows it."""
+        async with translated(COUNT_WITHIN):
+            channel = await self._admin.channel()
+
+            async def depth(name: str) -> int:
+                # On a plain channel; a robust one answers a passive declaration from its memory.
+                queue = await channel.declare_queue(name, passive=True)
+                return queue.declaration_result.message_count or 0
+
+            return Counts(
+                ready={lane: await depth(topology.lane_queue(lane)) for lane in Lane},
+                waiting=sum([await depth(topology.wait_queue(seconds)) for seconds in self._rungs]),
+                dead=await depth(topology.dead_queue()),
+            )
+
+    async def buried(self, limit: int, after: str | None = None) -> list[DeadLetter]:
+        """See the port."""
+        return await self._graveyard.page(limit, after)
+
+    async def replay(self, ids: Collection[str] | None = None) -> set[str]:
+        """See the port."""
+        return await self._graveyard.pick(ids, Fate.REPLAY)
+
+    async def drop(self, ids: Collection[str]) -> set[str]:
+        """See the port."""
+        return await self._graveyard.pick(ids, Fate.DROP)
+
+    async def close(self) -> None:
+        """See the port."""
+        for link in (*self._in.values(), self._admin, self._out):
+            await link.close()
+
+
+def _first_headers() -> wire.Headers:
+    return {wire.ID: uuid.uuid4().hex, wire.ATTEMPT: 1}

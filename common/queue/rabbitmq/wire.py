@@ -1,0 +1,83 @@
+"""What a message says in its headers, there and back."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+from common.queue.port import KILLER, DeadLetter, Delivery, Failure, Lane
+from common.queue.topology import lane_of
+
+Headers = dict[str, Any]
+
+ID, ATTEMPT, FAILURES, WHY, AT, LANE = (
+    f"hookmirror-{name}" for name in ("id", "attempt", "failures", "why", "at", "lane")
+)
+
+
+@dataclass(slots=True)
+class Receipt:
+    """What a delivery is settled by: the message, and the channel it came on."""
+
+    message: AbstractIncomingMessage
+    channel: AbstractChannel
+    settled: bool = False
+
+
+def receipt_of(delivery: Delivery) -> Receipt:
+    """Return the receipt. Raises TypeError for a delivery of another queue."""
+    if not isinstance(delivery.receipt, Receipt):
+        raise TypeError("a delivery of another queue")
+    return delivery.receipt
+
+
+def delivery_from(message: AbstractIncomingMessage, channel: AbstractChannel, lane: Lane) -> Delivery:
+    """Return the delivery. Its attempt is what our header says, plus the times it came back unsettled."""
+    headers = message.headers
+    # The count is absent on a first delivery; an old broker may only set the flag.
+    again = max(_number(headers.get("x-delivery-count"), 0), int(bool(message.redelivered)))
+    attempt = _number(headers.get(ATTEMPT), 1) + again
+    return Delivery(message.body, attempt, Receipt(message, channel), lane, _failures(headers.get(FAILURES)))
+
+
+def letter_from(message: AbstractIncomingMessage) -> DeadLetter:
+    """Return the dead letter. One that the broker laid there itself, for coming back too often, has no
+    reason of ours."""
+    headers = message.headers
+    lane = str(headers.get(LANE) or lane_of(str(headers.get("x-first-death-queue"))))
+    return DeadLetter(
+        id=str(headers.get(ID) or hashlib.sha256(message.body).hexdigest()[:32]),
+        body=message.body,
+        lane=Lane(lane) if lane in list(Lane) else Lane.LIVE,
+        why=str(headers.get(WHY) or KILLER),
+        at=float(str(headers.get(AT) or 0)),
+        attempt=_number(headers.get(ATTEMPT), 1),
+        failures=_failures(headers.get(FAILURES)),
+    )
+
+
+def dead_headers(lane: Lane, why: str) -> Headers:
+    """The headers a dead letter has besides. The time is text: pamqp cuts a float to 32 bits."""
+    return {WHY: why, AT: repr(time.time()), LANE: lane.value}
+
+
+def failures_header(failures: Iterable[Failure]) -> Headers:
+    """The header that carries `failures`."""
+    return {FAILURES: json.dumps([asdict(failure) for failure in failures])}
+
+
+def own_headers(message: AbstractIncomingMessage) -> Headers:
+    """The headers that are ours: x-death and its kin would mislead the broker when published again."""
+    return {name: value for name, value in message.headers.items() if name.startswith("hookmirror-")}
+
+
+def _number(value: object, default: int) -> int:
+    return value if isinstance(value, int) else default
+
+
+def _failures(value: object) -> tuple[Failure, ...]:
+    return tuple(Failure(**entry) for entry in json.loads(value)) if isinstance(value, str) else ()
