@@ -8,14 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from common.errors import Unreadable
 from common.queue.port import DeadLetter, Queue
 from common.task import Task
 from common.telemetry import one_line
-from console.options import config_option, json_option, print_json, with_queue
+from console.options import config_option, json_option, print_json, print_table, with_queue
 
 PAGE = 1000
 
@@ -41,7 +40,7 @@ def list_(config: str | None, as_json: bool, limit: int) -> None:
     elif not letters:
         click.echo("No dead letters.")
     else:
-        Console().print(_table(letters))
+        print_table(_table(letters))
         click.echo("\nNext:  hookmirror dead show ID  |  dead replay ID...  |  dead drop ID...")
 
 
@@ -130,6 +129,8 @@ def _task(letter: DeadLetter) -> Task | None:
 
 def _table(letters: list[DeadLetter]) -> Table:
     table = Table("id", "buried", "attempts", "key", "why", box=None, header_style="bold")
+    for column in table.columns[:3]:
+        column.no_wrap = True
     for letter in letters:
         task = _task(letter)
         key = one_line(task.key) if task else f"({len(letter.body)} bytes that are no task)"

@@ -55,8 +55,9 @@ def init(output: str, force: bool) -> None:
     if path.exists() and not force:
         raise click.ClickException(f"{path} is there already. Name another with --output, or give --force")
     try:
+        path.touch(mode=0o600)  # secrets go into it: nobody else reads it, not even while it is written
+        path.chmod(0o600)
         path.write_text(TEMPLATE.format(token=secrets.token_hex(16)))
-        path.chmod(0o600)  # secrets go into it
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}. Name another with --output") from error
     click.echo(f"Wrote {path}. Fill in the stores and the route, then:  hookmirror up --config {path}")

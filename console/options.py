@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from common import settings as configuration
 from common import telemetry
@@ -37,6 +39,16 @@ def with_queue(config: str | None, call: Callable[[Queue], Awaitable[T]]) -> T:
             await queue.close()
 
     return asyncio.run(once())
+
+
+def print_table(table: Table) -> None:
+    """Print `table` as wide as the terminal; into a pipe or a file as wide as it needs to be."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = 1000
+    for column in table.columns:
+        column.overflow = "fold"  # an id that is cut cannot be copied
+    console.print(table)
 
 
 def print_json(value: Any) -> None:

@@ -1,11 +1,10 @@
 """`hookmirror status`: how deep the queue is."""
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from common.queue.port import Counts, Lane
-from console.options import config_option, json_option, print_json, with_queue
+from console.options import config_option, json_option, print_json, print_table, with_queue
 
 
 @click.command()
@@ -20,7 +19,7 @@ def status(config: str | None, as_json: bool) -> None:
     if as_json:
         print_json(as_dict(counts))
     else:
-        Console().print(as_table(counts))
+        print_table(as_table(counts))
 
 
 def as_dict(counts: Counts) -> dict[str, object]:

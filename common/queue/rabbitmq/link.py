@@ -13,7 +13,6 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import (
     AMQPError,
     AuthenticationError,
-    ChannelInvalidStateError,
     ProbableAuthenticationError,
 )
 from yarl import URL
@@ -29,8 +28,8 @@ CONNECT_WITHIN = 5.0
 HEARTBEAT = 10
 """Seconds; a connection cut without a word is noticed after three of them."""
 
-FOREIGN = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
-"""What aio-pika raises when the broker is away, refuses or closes (a closed channel is a RuntimeError)."""
+FOREIGN = (AMQPError, OSError, TimeoutError, RuntimeError)
+"""What aio-pika raises when the broker is away, refuses or closes (to use what is closed is a RuntimeError)."""
 
 Prepare = Callable[[AbstractConnection], Awaitable[None]]
 
@@ -84,7 +83,8 @@ class Link:
 
     async def connection(self) -> AbstractConnection:
         """Return the connection, opened and prepared."""
-        if self._connection is None or self._connection.is_closed:
+        # Not `is_closed`: that only tells whether close() was called here, not whether the broker is gone.
+        if self._connection is None or not self._connection.connected.is_set():
             connection = await aio_pika.connect(self._url, timeout=CONNECT_WITHIN)
             await self._prepare(connection)
             self._connection = connection

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
+import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator, Collection
 
 from aio_pika import DeliveryMode, Message
@@ -242,4 +242,4 @@ class RabbitQueue:
 
 
 def _first_headers() -> wire.Headers:
-    return {wire.ID: uuid.uuid4().hex, wire.ATTEMPT: 1}
+    return {wire.ID: secrets.token_hex(8), wire.ATTEMPT: 1}
