@@ -1,0 +1,149 @@
+"""What an S3 store says when it fails, and what that means."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import HookmirrorError, Refused, RouteDown, SourceMoved, StoreAway, Throttled, TryAgain
+from common.store.failures import OBJECT, ROUTE, THROTTLE, error_code, translate
+
+
+def document(code: str, message: str = "Because.") -> bytes:
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message>'
+        "<RequestId>4442587FB7D0A2F9</RequestId></Error>"
+    ).encode()
+
+
+TABLE = [
+    *((code, 400, Refused) for code in sorted(OBJECT)),
+    *((code, 400, RouteDown) for code in sorted(ROUTE)),
+    *((code, 503, Throttled) for code in sorted(THROTTLE)),
+]
+
+
+@pytest.mark.parametrize(("code", "status", "error"), TABLE)
+def test_every_code_of_the_table_has_its_meaning(
+    code: str, status: int, error: type[HookmirrorError]
+) -> None:
+    assert type(translate(status, document(code), doing="GET b")) is error
+
+
+def test_no_code_means_two_things() -> None:
+    assert not OBJECT & ROUTE
+    assert not OBJECT & THROTTLE
+    assert not ROUTE & THROTTLE
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("InvalidObjectState", Refused),
+        ("KeyTooLongError", Refused),
+        ("EntityTooLarge", Refused),
+        ("MetadataTooLarge", Refused),
+        ("AccessDenied", RouteDown),
+        ("InvalidAccessKeyId", RouteDown),
+        ("SignatureDoesNotMatch", RouteDown),
+        ("NoSuchBucket", RouteDown),
+        ("SlowDown", Throttled),
+    ],
+)
+def test_the_codes_that_matter_most_are_in_the_table(code: str, error: type[HookmirrorError]) -> None:
+    """Written out, so that a line lost from the table is noticed."""
+    assert type(translate(400, document(code), doing="GET b")) is error
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (200, StoreAway),  # an error inside a success, without a code
+        (301, RouteDown),
+        (307, RouteDown),
+        (400, StoreAway),
+        (401, RouteDown),
+        (403, RouteDown),
+        (404, StoreAway),  # no body says whether it is the key that is missing
+        (405, StoreAway),
+        (409, StoreAway),
+        (412, SourceMoved),
+        (418, StoreAway),
+        (429, Throttled),
+        (500, StoreAway),
+        (502, StoreAway),
+        (503, StoreAway),
+        (504, StoreAway),
+        (599, StoreAway),
+    ],
+)
+def test_a_status_without_a_code_has_a_meaning_too(status: int, error: type[HookmirrorError]) -> None:
+    assert type(translate(status, b"", doing="HEAD b")) is error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not XML",
+        b"<html><h1>502 Bad Gateway</h1></html>",
+        b"<Error><Code></Code></Error>",
+        b"<Error><Code>AccessDen",
+        b"\x00\xff\xfe" * 100,
+        b'{"code": "AccessDenied"}',
+        b"<Error><Code>" + b"x" * 5000 + b"</Code></Error>",
+    ],
+)
+def test_a_body_that_is_no_error_document_has_no_code(body: bytes) -> None:
+    assert error_code(body) == ""
+    assert type(translate(500, body, doing="GET b")) is StoreAway
+
+
+@pytest.mark.parametrize(
+    "code", ["SomethingNew", "NoSuchKey", "InternalError", "accessdenied", "AccessDenied2"]
+)
+def test_a_code_nobody_knows_means_try_again(code: str) -> None:
+    error = translate(400, document(code), doing="GET b")
+    assert type(error) is StoreAway
+    assert error.counts
+
+
+@given(st.integers(100, 599), st.binary(max_size=200) | st.text().map(document))
+def test_any_answer_is_an_error_of_ours(status: int, body: bytes) -> None:
+    error = translate(status, body, doing="GET b")
+    assert isinstance(error, TryAgain | Refused)
+    assert str(error).startswith("GET b: ")
+
+
+def test_the_sentence_names_the_request_the_code_and_what_the_store_said() -> None:
+    error = translate(403, document("AccessDenied", "Not yours."), doing="PUT backup")
+    assert str(error) == "PUT backup: AccessDenied: Not yours."
+    assert str(translate(502, b"<html>", doing="PUT backup")) == "PUT backup: 502"
+
+
+def test_a_code_that_is_no_utf8_is_shown_all_the_same() -> None:
+    assert "\ufffd" in str(translate(400, b"<Code>\xff</Code>", doing="GET b"))
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, 0),
+        ("", 0),
+        ("0", 0),
+        ("7", 7),
+        ("120", 120),
+        ("-5", 0),
+        ("1.5", 0),
+        ("soon", 0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("²", 0),
+        ("٣", 3),
+    ],
+)
+@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (429, ""), (503, "ServiceUnavailable")])
+def test_the_wait_the_store_asked_for_is_heeded(
+    header: str | None, seconds: float, status: int, code: str
+) -> None:
+    error = translate(status, document(code), doing="GET b", retry_after=header)
+    assert isinstance(error, TryAgain)
+    assert error.retry_after == seconds

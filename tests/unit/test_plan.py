@@ -1,0 +1,161 @@
+"""What to do about a key, as tables over everything that can be seen."""
+
+import itertools
+
+import pytest
+
+from common.store.port import MARK, State
+from common.task import Claim
+from worker.plan import UNSEEN, Copy, Delete, Deletes, LookLater, Skip, Step, Target, contradicts, plan
+
+SOURCE = State("etag", 10, "Mon", "v1")
+NEWER = State("etag2", 11, "Tue", "v2")
+
+
+def copy_of(source: State) -> State:
+    """The target as hookmirror writes it."""
+    return State(source.etag, source.size, "later", metadata={MARK: source.identity})
+
+
+STRANGER = State("other", 10, "later")
+"""Something on the target that hookmirror did not write."""
+
+ADOPTED = State("etag", 10, "whenever")
+"""The same bytes, copied by somebody else."""
+
+CLAIMS = (None, Claim.CREATED, Claim.REMOVED)
+DELETES: tuple[Deletes, ...] = ("mirror", "owned", "keep")
+
+
+@pytest.mark.parametrize(
+    ("target", "step"),
+    [
+        (UNSEEN, Copy()),
+        (None, Copy()),
+        (copy_of(SOURCE), Skip("in step")),
+        (ADOPTED, Skip("in step")),
+        (copy_of(NEWER), Copy()),
+        (STRANGER, Copy()),
+    ],
+)
+@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("deletes", DELETES)
+def test_a_source_that_is_there_is_copied_unless_the_target_carries_it(
+    target: Target, step: Step, claim: Claim | None, deletes: Deletes
+) -> None:
+    assert plan(SOURCE, target, claim, deletes) == step
+
+
+@pytest.mark.parametrize("target", [UNSEEN, None, copy_of(SOURCE), STRANGER])
+@pytest.mark.parametrize("deletes", DELETES)
+def test_a_read_that_contradicts_a_claim_of_creation_touches_nothing(
+    target: Target, deletes: Deletes
+) -> None:
+    assert plan(None, target, Claim.CREATED, deletes) == LookLater()
+
+
+KEPT = Skip("the route keeps what the source deletes")
+FOREIGN = Skip("the route deletes only what hookmirror wrote")
+
+
+@pytest.mark.parametrize(
+    ("target", "deletes", "step"),
+    [
+        (UNSEEN, "mirror", Delete()),
+        (UNSEEN, "owned", Delete()),  # the worker always looks first on such a route
+        (UNSEEN, "keep", KEPT),
+        (None, "mirror", Skip("absent on both sides")),
+        (None, "owned", Skip("absent on both sides")),
+        (None, "keep", Skip("absent on both sides")),
+        (copy_of(SOURCE), "mirror", Delete()),
+        (copy_of(SOURCE), "owned", Delete()),
+        (copy_of(SOURCE), "keep", KEPT),
+        (STRANGER, "mirror", Delete()),
+        (STRANGER, "owned", FOREIGN),
+        (STRANGER, "keep", KEPT),
+    ],
+)
+@pytest.mark.parametrize("claim", [None, Claim.REMOVED])
+def test_a_source_that_is_proven_absent_is_deleted_as_the_route_allows(
+    target: Target, deletes: Deletes, step: Step, claim: Claim | None
+) -> None:
+    assert plan(None, target, claim, deletes) == step
+
+
+def test_nothing_is_ever_deleted_while_the_source_has_it() -> None:
+    targets: tuple[Target, ...] = (UNSEEN, None, copy_of(SOURCE), ADOPTED, STRANGER)
+    for target, claim, deletes in itertools.product(targets, CLAIMS, DELETES):
+        assert plan(SOURCE, target, claim, deletes) != Delete()
+
+
+def test_a_step_once_done_leaves_nothing_to_do_for_a_look() -> None:
+    assert plan(SOURCE, copy_of(SOURCE), None) == Skip("in step")
+    assert plan(None, None, None) == Skip("absent on both sides")
+
+
+def test_deletes_are_mirrored_unless_told_otherwise() -> None:
+    assert plan(None, STRANGER, None) == Delete()
+
+
+@pytest.mark.parametrize(
+    ("source", "claim", "etag", "contradiction"),
+    [
+        (SOURCE, None, None, False),
+        (SOURCE, None, "other", False),  # a look claims nothing
+        (None, None, None, False),
+        (SOURCE, Claim.CREATED, None, False),
+        (SOURCE, Claim.CREATED, "etag", False),
+        (SOURCE, Claim.CREATED, "other", True),  # an old state, or a newer one
+        (None, Claim.CREATED, None, True),
+        (None, Claim.CREATED, "etag", True),
+        (None, Claim.REMOVED, None, False),
+        (None, Claim.REMOVED, "etag", False),
+        (SOURCE, Claim.REMOVED, None, True),
+        (SOURCE, Claim.REMOVED, "etag", True),
+    ],
+)
+def test_a_source_in_another_state_than_claimed_contradicts(
+    source: State | None, claim: Claim | None, etag: str | None, contradiction: bool
+) -> None:
+    assert contradicts(source, claim, etag) is contradiction
+
+
+@pytest.mark.parametrize(
+    ("target", "carried"),
+    [
+        (copy_of(SOURCE), True),
+        (ADOPTED, True),
+        (State("etag", 11), False),  # unmarked: ETag and size both count
+        (State("other", 10), False),
+        (State("md5-2", 10, metadata={MARK: SOURCE.identity}), True),  # another part size, another ETag
+        (
+            State("etag", 9, metadata={MARK: SOURCE.identity}),
+            False,
+        ),  # the mark of a whole, the bytes of a part
+        (State("etag", 10, metadata={MARK: ""}), False),
+        (State("etag", 10, metadata={MARK: NEWER.identity}), False),
+        (State("etag", 10, metadata={MARK: State("etag", 10, "Tue", "v1").identity}), False),
+        (State("etag", 10, metadata={MARK: State("etag", 10, "Mon", "v2").identity}), False),
+        (State("etag", 10, metadata={"other": "x"}), True),
+    ],
+)
+def test_a_target_carries_the_source_by_its_mark_or_is_adopted_by_etag_and_size(
+    target: State, carried: bool
+) -> None:
+    assert target.carries(SOURCE) is carried
+
+
+def test_the_identity_tells_states_apart_that_differ_in_one_thing() -> None:
+    states = [
+        SOURCE,
+        State("x", 10, "Mon", "v1"),
+        State("etag", 1, "Mon", "v1"),
+        State("etag", 10, "x", "v1"),
+        State("etag", 10, "Mon", "x"),
+    ]
+    assert len({state.identity for state in states}) == len(states)
+
+
+def test_the_identity_is_of_the_bytes_and_not_of_their_headers() -> None:
+    dressed = State("etag", 10, "Mon", "v1", {"content-type": "a/b"}, {"x": "y"})
+    assert dressed.identity == SOURCE.identity

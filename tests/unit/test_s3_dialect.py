@@ -1,0 +1,270 @@
+"""S3 event records as each sender writes them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import NotAHook, Unreadable
+from common.task import Claim
+from receiver.dialects.s3 import MAX_KEY, Event, keys, parse, records
+from tests.lab.samples import names, sample
+
+CREATED, REMOVED = Claim.CREATED, Claim.REMOVED
+
+SAMPLES = [
+    # sample, bucket, key as written, claim, etag
+    ("mcs/object_created", "bucketA", "some-file-to-bucket", CREATED, "aed563ecafb4bcc5654c597a421547b2"),
+    ("mcs/object_removed", "bucketA", "some-file-to-bucket", REMOVED, None),
+    ("mcs/lifecycle_expiration", "bucketA", "old/2019.log", REMOVED, None),
+    (
+        "aws/object_created_put",
+        "photos",
+        "summer+2024/caf%C3%A9+%2B+1.jpg",
+        CREATED,
+        "d41d8cd98f00b204e9800998ecf8427e",
+    ),
+    ("aws/object_created_multipart", "photos", "video.mp4", CREATED, "9b2cf535f27731c974343645a3985328-7"),
+    (
+        "aws/object_removed_marker",
+        "photos",
+        "summer+2024/caf%C3%A9+%2B+1.jpg",
+        REMOVED,
+        "d41d8cd98f00b204e9800998ecf8427e",
+    ),
+    ("aws/lifecycle_expiration", "photos", "logs/2023-01-01.gz", REMOVED, None),
+    ("aws/object_tagging", "photos", "photo.jpg", None, "d41d8cd98f00b204e9800998ecf8427e"),
+    ("minio/object_created_put", "photos", "summer%2Fa+b.jpg", CREATED, "5eb63bbbe01eeed093cb22bb8f5acdc3"),
+    ("minio/object_removed", "photos", "summer%2Fa+b.jpg", REMOVED, None),
+    ("ceph/object_created_put", "photos", "a+b%20c/日本.txt", CREATED, "37b51d194a7513e45b56f6524f2d51f2"),
+    ("ceph/object_created_multipart", "photos", "disk.img", CREATED, "1a79a4d60de6718e8e5b326e338ae533-2"),
+    ("ceph/object_removed", "photos", "a+b%20c/日本.txt", REMOVED, None),
+]
+OF_NO_KEY = {"mcs/subscription_confirmation", "mcs/object_acl", "aws/test_event"}
+
+
+@pytest.mark.parametrize(("name", "bucket", "key", "claim", "etag"), SAMPLES)
+def test_the_record_of_each_sender_is_understood(
+    name: str, bucket: str, key: str, claim: Claim | None, etag: str | None
+) -> None:
+    body = sample(name)
+    [record] = records(body)
+    assert parse(record) == Event(body["Records"][0]["eventName"], bucket, key, True, claim, etag)
+
+
+def test_every_sample_on_disk_is_in_a_table() -> None:
+    assert set(names()) == {name for name, *_ in SAMPLES} | OF_NO_KEY
+
+
+def test_a_lone_test_event_is_a_hook_without_records() -> None:
+    assert records(sample("aws/test_event")) == []
+
+
+def test_an_event_that_changes_no_content_is_not_known() -> None:
+    [record] = records(sample("mcs/object_acl"))
+    assert not parse(record).known
+
+
+def record(name: object = "s3:ObjectCreated:Put", **changes: object) -> dict[str, object]:
+    """A record with what is needed and no more; `changes` are of its object."""
+    return {"eventName": name, "s3": {"bucket": {"name": "b"}, "object": {"key": "k", **changes}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "claim"),
+    [
+        ("s3:ObjectCreated:*", True, CREATED),
+        ("s3:ObjectCreated:Put", True, CREATED),
+        ("s3:ObjectCreated:Post", True, CREATED),
+        ("s3:ObjectCreated:Copy", True, CREATED),
+        ("s3:ObjectCreated:CompleteMultipartUpload", True, CREATED),
+        ("ObjectCreated:Put", True, CREATED),  # Ceph and AWS leave the prefix out
+        ("PutObject", True, CREATED),  # MCS's console
+        ("CompleteMultipartUpload", True, CREATED),
+        ("s3:ObjectRemoved:*", True, REMOVED),
+        ("s3:ObjectRemoved:Delete", True, REMOVED),
+        ("s3:ObjectRemoved:DeleteMarkerCreated", True, REMOVED),
+        ("ObjectRemoved:Delete", True, REMOVED),
+        ("DeleteObject", True, REMOVED),
+        ("s3:LifecycleExpiration:Delete", True, REMOVED),
+        ("s3:LifecycleExpiration:DeleteMarkerCreated", True, REMOVED),
+        ("s3:ObjectTagging:Put", True, None),
+        ("s3:ObjectTagging:Delete", True, None),
+        ("s3:ObjectRestore:Completed", True, None),
+        ("s3:ObjectRestore:Post", False, None),  # asked for, not there yet
+        ("s3:ObjectAcl:Put", False, None),
+        ("s3:TestEvent", False, None),
+        ("TestEvent", False, None),
+        ("s3:ReducedRedundancyLostObject", False, None),
+        ("s3:Replication:OperationFailedReplication", False, None),
+        ("s3:s3:ObjectCreated:Put", False, None),
+        ("objectcreated:put", False, None),
+    ],
+)
+def test_an_event_name_has_one_meaning(name: str, known: bool, claim: Claim | None) -> None:
+    event = parse(record(name))
+    assert (event.name, event.known, event.claim) == (name, known, claim)
+
+
+def test_an_event_that_is_not_known_needs_neither_bucket_nor_key() -> None:
+    assert parse({"eventName": "s3:TestEvent"}) == Event("s3:TestEvent", "", "", False, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "etag"),
+    [
+        ({"eTag": "abc"}, "abc"),
+        ({"etag": "abc"}, "abc"),
+        ({"eTag": '"abc"'}, "abc"),
+        ({"eTag": "", "etag": "abc"}, "abc"),
+        ({"eTag": None}, None),
+        ({"eTag": 17}, None),
+        ({}, None),
+    ],
+)
+def test_the_etag_may_be_written_in_every_way_or_be_missing(
+    changes: dict[str, object], etag: str | None
+) -> None:
+    assert parse(record(**changes)).etag == etag
+
+
+@pytest.mark.parametrize("size", [0, 100, "100", "", None, -1, 1e9, [], {}])
+@pytest.mark.parametrize("sequencer", [1577453615, "0055AED6DCD90281E5", None, 1.5])
+def test_size_and_sequencer_are_nobodys_business(size: object, sequencer: object) -> None:
+    assert parse(record(size=size, sequencer=sequencer)).key == "k"
+
+
+@pytest.mark.parametrize(
+    ("broken", "named"),
+    [
+        (None, "eventName"),
+        ("text", "eventName"),
+        ([], "eventName"),
+        ({}, "eventName"),
+        ({"eventName": 5}, "eventName"),
+        ({"eventName": ""}, "eventName"),
+        ({"eventName": "ObjectCreated:Put"}, "s3.bucket.name"),
+        ({"eventName": "ObjectCreated:Put", "s3": "x"}, "s3.bucket.name"),
+        ({"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}}}, "s3.object.key"),
+        ({"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": []}}, "s3.object.key"),
+        (record(key=""), "s3.object.key"),
+        (record(key=12), "s3.object.key"),
+        (record(key=["k"]), "s3.object.key"),
+        (record(key="\ud83d"), "surrogate"),
+        (record("ObjectCreated:\ud83d"), "surrogate"),
+        (record(eTag="\udfff"), "surrogate"),
+        (record(key="x" * (3 * MAX_KEY + 1)), "s3.object.key"),
+        (record(key="é" * (2 * MAX_KEY)), "s3.object.key"),
+    ],
+)
+def test_a_record_that_names_no_key_is_unreadable_and_says_where(broken: object, named: str) -> None:
+    with pytest.raises(Unreadable, match=named):
+        parse(broken)
+
+
+def test_the_longest_key_there_is_is_read_even_when_all_of_it_is_encoded() -> None:
+    written = "%C3%A9" * (MAX_KEY // 2)
+    assert keys(parse(record(key=written)).key, "url") == ["é" * (MAX_KEY // 2)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [None, 1, "x", [], [{}], {}, {"Records": []}, {"Records": {}}, {"Records": "x"}, {"records": [{}]}],
+)
+def test_a_body_without_records_is_no_hook(body: object) -> None:
+    with pytest.raises(NotAHook, match="Records"):
+        records(body)
+
+
+@pytest.mark.parametrize(
+    "event", [[], {}, [["s3:TestEvent"]], {"s3:TestEvent": 1}, 1, None, True, "s3:Other"]
+)
+def test_a_lone_event_of_any_other_kind_is_no_hook(event: object) -> None:
+    with pytest.raises(NotAHook):
+        records({"Event": event})
+
+
+@pytest.mark.parametrize(
+    ("written", "raw", "url", "auto"),
+    [
+        ("plain.txt", ["plain.txt"], ["plain.txt"], ["plain.txt"]),
+        ("a+b", ["a+b"], ["a b"], ["a+b", "a b"]),
+        ("a%2Bb", ["a%2Bb"], ["a+b"], ["a%2Bb", "a+b"]),
+        ("a%20b", ["a%20b"], ["a b"], ["a%20b", "a b"]),
+        ("a%2Fb", ["a%2Fb"], ["a/b"], ["a%2Fb", "a/b"]),
+        ("a b", ["a b"], ["a b"], ["a b"]),
+        ("100%", ["100%"], ["100%"], ["100%"]),
+        ("%zz", ["%zz"], ["%zz"], ["%zz"]),
+        ("%zz+1", ["%zz+1"], ["%zz 1"], ["%zz+1", "%zz 1"]),
+        ("%25", ["%25"], ["%"], ["%25", "%"]),
+        ("%2525", ["%2525"], ["%25"], ["%2525", "%25"]),  # decoded once, not for ever
+        ("%FF", ["%FF"], ["%FF"], ["%FF"]),  # what is not UTF-8 was not encoded
+        ("%C3", ["%C3"], ["%C3"], ["%C3"]),
+        ("%C3%A9", ["%C3%A9"], ["é"], ["%C3%A9", "é"]),
+        ("%c3%a9", ["%c3%a9"], ["é"], ["%c3%a9", "é"]),
+        ("é", ["é"], ["é"], ["é"]),  # NFC stays
+        ("e\u0301", ["e\u0301"], ["e\u0301"], ["e\u0301"]),  # and NFD stays
+        ("e%CC%81", ["e%CC%81"], ["e\u0301"], ["e%CC%81", "e\u0301"]),
+        ("//a//", ["//a//"], ["//a//"], ["//a//"]),
+        ("./../a", ["./../a"], ["./../a"], ["./../a"]),
+        ("%00%0A", ["%00%0A"], ["\x00\n"], ["%00%0A", "\x00\n"]),
+    ],
+)
+def test_the_keys_that_a_written_key_may_mean(
+    written: str, raw: list[str], url: list[str], auto: list[str]
+) -> None:
+    assert (keys(written, "raw"), keys(written, "url"), keys(written, "auto")) == (raw, url, auto)
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None))
+JSON = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
+NAMES = st.sampled_from(
+    ["s3:ObjectCreated:Put", "ObjectRemoved:Delete", "s3:TestEvent", "s3:ObjectTagging:Put"]
+)
+NEARLY_RECORDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "eventName": NAMES | JSON,
+        "s3": st.fixed_dictionaries(
+            {},
+            optional={
+                "bucket": st.fixed_dictionaries({}, optional={"name": st.text() | JSON}) | JSON,
+                "object": st.fixed_dictionaries(
+                    {}, optional={"key": st.text() | JSON, "eTag": JSON, "etag": JSON}
+                )
+                | JSON,
+            },
+        )
+        | JSON,
+    },
+)
+
+
+@given(NEARLY_RECORDS | JSON)
+def test_any_json_value_is_an_event_or_unreadable(value: object) -> None:
+    try:
+        event = parse(value)
+    except Unreadable:
+        return
+    assert not event.known or (event.bucket and event.key)
+    event.key.encode()
+
+
+@given(JSON | st.fixed_dictionaries({}, optional={"Records": JSON, "Event": JSON}))
+def test_any_json_value_has_records_or_is_no_hook(value: object) -> None:
+    try:
+        found = records(value)
+    except NotAHook:
+        return
+    assert isinstance(found, list)
+
+
+@given(st.text(min_size=1), st.sampled_from(["raw", "url", "auto"]))
+def test_a_key_always_has_a_reading_and_every_reading_is_a_text_that_can_be_sent(
+    written: str, encoding: str
+) -> None:
+    found = keys(written, encoding)
+    assert found
+    assert len(set(found)) == len(found)
+    for key in found:
+        assert key
+        key.encode()

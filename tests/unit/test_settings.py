@@ -1,0 +1,328 @@
+"""The configuration: where values come from, and what a wrong one is told."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import ConfigError
+from common.settings import DEFAULT_FILE, PREFIX, SECRETS_DIR, RouteSettings, Settings, load, log_format
+from console.init import TEMPLATE
+
+MINIMAL = """\
+[stores.mcs]
+endpoint = "https://hb.bizmrg.com"
+region = "ru-msk"
+[stores.aws]
+region = "eu-central-1"
+[[routes]]
+source = "mcs:photos"
+target = "aws:backup"
+"""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, an environment that says nothing, and secrets in the folder `secrets`."""
+    for name in [name for name in os.environ if name.upper().startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    assert Settings.model_config["secrets_dir"] == SECRETS_DIR
+    monkeypatch.setitem(Settings.model_config, "secrets_dir", str(tmp_path / "secrets"))
+    return tmp_path
+
+
+def write(text: str, name: str = DEFAULT_FILE) -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def complaint(text: str) -> str:
+    """What loading the configuration `text` says."""
+    with pytest.raises(ConfigError) as caught:
+        load(write(text))
+    return str(caught.value)
+
+
+def test_every_value_has_the_documented_default() -> None:
+    settings = load()
+    receiver, worker = settings.receiver, settings.worker
+    assert settings.queue.url == "sqlite:///hookmirror.db"
+    assert (receiver.port, receiver.public_url) == (8080, None)
+    assert (worker.concurrency, worker.look_after, worker.attempts) == (32, 1200, 12)
+    assert (settings.stores, settings.routes) == ({}, ())
+
+
+def test_the_file_here_is_read_when_none_is_named() -> None:
+    write(MINIMAL)
+    assert load().stores["mcs"].region == "ru-msk"
+
+
+def test_the_file_named_by_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOKMIRROR_CONFIG", str(write(MINIMAL, "elsewhere/my.toml")))
+    assert [route.source for route in load().routes] == ["mcs:photos"]
+
+
+def test_the_file_named_in_the_call_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOKMIRROR_CONFIG", "absent.toml")
+    assert load(write(MINIMAL, "named.toml")).routes
+
+
+def test_a_named_file_that_is_missing_is_an_error_and_says_how_to_write_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOOKMIRROR_CONFIG", "absent.toml")
+    with pytest.raises(
+        ConfigError, match=r"^absent.toml: no such file.*hookmirror init --output absent.toml"
+    ):
+        load()
+
+
+def test_the_environment_wins_over_secret_files_and_these_over_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write("[worker]\nconcurrency = 1\nattempts = 1\nlook_after = 1\n")
+    for name, value in (("concurrency", "2"), ("attempts", "2")):
+        write(value, f"secrets/hookmirror_worker__{name}")
+    monkeypatch.setenv("HOOKMIRROR_WORKER__CONCURRENCY", "3")
+    worker = load().worker
+    assert (worker.concurrency, worker.attempts, worker.look_after) == (3, 2, 1)
+
+
+def test_one_key_of_a_store_can_come_from_elsewhere_than_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    write(MINIMAL)
+    write("from-a-file\n", "secrets/HOOKMIRROR_STORES__MCS__SECRET_ACCESS_KEY")
+    monkeypatch.setenv("HOOKMIRROR_STORES__MCS__ACCESS_KEY_ID", "from-the-environment")
+    store = load().stores["mcs"]
+    assert (store.access_key_id, store.region) == ("from-the-environment", "ru-msk")
+    assert store.secret_access_key is not None
+    assert store.secret_access_key.get_secret_value() == "from-a-file"
+
+
+def test_files_of_others_among_the_secrets_are_nobodys_business() -> None:
+    write("x", "secrets/postgres_password")
+    write("y", "secrets/deeper/key.pem")
+    write(MINIMAL)
+    assert load().routes
+
+
+def test_the_environment_alone_can_say_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOKMIRROR_STORES", '{"a": {"region": "x"}, "b": {}}')
+    monkeypatch.setenv("HOOKMIRROR_ROUTES", '[{"source": "a:from", "target": "b:to", "deletes": "keep"}]')
+    monkeypatch.setenv("HOOKMIRROR_QUEUE__URL", "amqp://localhost")
+    settings = load()
+    assert (settings.queue.url, settings.routes[0].deletes, settings.stores["a"].region) == (
+        "amqp://localhost",
+        "keep",
+        "x",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("[worker]\nconcurency = 8\n", ["worker.concurency: unknown key", 'Did you mean "concurrency"?']),
+        ("[reciever]\nport = 1\n", ["reciever: unknown key", 'Did you mean "receiver"?']),
+        ("[queue]\nuri = 'x'\n", ["queue.uri: unknown key", 'Did you mean "url"?']),
+        (
+            MINIMAL.replace("region =", "regoin =", 1),
+            ["stores.mcs.regoin: unknown key", 'Did you mean "region"?'],
+        ),
+        (MINIMAL + "sufix = '.jpg'\n", ["routes.0.sufix: unknown key", 'Did you mean "suffix"?']),
+        ("[queue]\nzzz = 1\n", ["queue.zzz: unknown key", "Known here: url"]),
+        (MINIMAL.replace("[stores.aws]", "[stores.a]"), ["routes.0.target", '"aws"', "Add:  [stores.aws]"]),
+        (
+            MINIMAL.replace("mcs:photos", "cloud:photos"),
+            ["routes.0.source", '"cloud"', "Add:  [stores.cloud]"],
+        ),
+        (
+            MINIMAL.replace('target = "aws:backup"\n', ""),
+            ["routes.0.target: missing", 'Add:  target = "..."'],
+        ),
+        (MINIMAL.replace("mcs:photos", "photos"), ["routes.0.source"]),
+        (MINIMAL.replace("mcs:photos", "mcs:"), ["routes.0.source"]),
+        (MINIMAL.replace("mcs:photos", "mcs:photos/in"), ["routes.0.source"]),
+        (MINIMAL.replace("aws:backup", "mcs:photos"), ["routes.0", "the same bucket", "mcs:photos"]),
+        (
+            MINIMAL + 'name = "r"\n[[routes]]\nname = "r"\nsource = "mcs:a"\ntarget = "aws:b"\n',
+            ['two are called "r"', "name ="],
+        ),
+        (
+            MINIMAL + '[[routes]]\nsource = "mcs:photos"\ntarget = "aws:backup"\n',
+            ["two are called", "name ="],
+        ),
+        (MINIMAL + 'deletes = "maybe"\n', ["routes.0.deletes", "'mirror', 'owned' or 'keep'"]),
+        (
+            MINIMAL.replace("region", "access_key_id", 1),
+            ["stores.mcs", "secret_access_key", "both or neither"],
+        ),
+        ("[receiver]\nport = 65536\n", ["receiver.port"]),
+        ("[receiver]\npublic_url = 'hooks.example.org/x'\n", ["receiver", "must be absolute"]),
+        ("[worker]\nconcurrency = 0\n", ["worker.concurrency"]),
+        ("[worker]\nlook_after = 3601\n", ["worker.look_after"]),
+        ("[worker]\nattempts = 'many'\n", ["worker.attempts"]),
+        ("[worker\n", ["line 1"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_remedy(text: str, sentences: list[str]) -> None:
+    said = complaint(text)
+    assert said.startswith(f"{DEFAULT_FILE}: ")
+    for sentence in sentences:
+        assert sentence in said
+
+
+def test_every_wrong_key_is_named_at_once() -> None:
+    said = complaint("[worker]\nconcurrency = 0\n[receiver]\nport = -1\n")
+    assert len(said.splitlines()) == 2
+    assert "worker.concurrency" in said
+    assert "receiver.port" in said
+
+
+def test_a_file_that_is_no_text_is_an_error_of_the_configuration() -> None:
+    path = write("")
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=DEFAULT_FILE):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("HOOKMIRROR_WORKERS__CONCURRENCY", 'Did you mean "worker"?'),
+        ("HOOKMIRROR_PORT", "unknown key"),
+        ("hookmirror_worker_concurrency", "Known here: queue, receiver, worker"),
+        ("HOOKMIRROR_WORKER__CONCURENCY", 'Did you mean "concurrency"?'),
+        ("HOOKMIRROR_STORES__MCS__REGOIN", 'Did you mean "region"?'),
+    ],
+)
+def test_a_variable_that_names_no_key_is_an_error(
+    name: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "8")
+    with pytest.raises(ConfigError) as caught:
+        load()
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("HOOKMIRROR_ROUTES", "routes"), ("HOOKMIRROR_STORES", "stores"), ("HOOKMIRROR_QUEUE", "queue")],
+)
+def test_bad_json_in_a_variable_is_an_error_that_names_it(
+    name: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, '[{"source": ')
+    with pytest.raises(ConfigError) as caught:
+        load()
+    assert key in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[stores.mcs]\nsecret_access_key = "{secret}"\n',
+        '[stores.mcs]\naccess_key_id = 5\nsecret_access_key = "{secret}"\n',
+        "[stores.mcs]\naccess_key_id = 'x'\nsecret_access_key = ['{secret}']\n",
+        '[stores.mcs]\nsession_tokn = "{secret}"\n',
+        '[stores]\nmcs = "{secret}"\n',
+        "[stores.mcs]\naccess_key_id = 'x'\nsecret_access_key = {secret}\n",
+    ],
+)
+def test_no_complaint_tells_a_secret(text: str) -> None:
+    assert "hush-hush-4711" not in complaint(text.replace("{secret}", "hush-hush-4711"))
+
+
+def test_a_secret_is_not_in_the_settings_as_they_print() -> None:
+    settings = load(write('[stores.mcs]\naccess_key_id = "a"\nsecret_access_key = "hush-hush-4711"\n'))
+    assert "hush-hush-4711" not in repr(settings) + str(settings) + settings.model_dump_json()
+
+
+def secrets_of(**settings: Any) -> set[str]:
+    return set(Settings.model_validate(settings).secrets())
+
+
+def test_everything_secret_is_told_to_the_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOKMIRROR_QUEUE__URL", "amqps://user:broker-password@host/vhost")
+    monkeypatch.setenv("HOOKMIRROR_RECEIVER__PUBLIC_URL", "https://hooks.example.org/webhook/3f9c0a7b5d1e42")
+    monkeypatch.setenv(
+        "HOOKMIRROR_STORES",
+        json.dumps(
+            {
+                "a": {"access_key_id": "i", "secret_access_key": "secret-a", "session_token": "token-a"},
+                "b": {"access_key_id": "i", "secret_access_key": "secret-b"},
+                "c": {"profile": "p"},
+            }
+        ),
+    )
+    told = set(load().secrets())
+    assert told >= {"broker-password", "3f9c0a7b5d1e42", "secret-a", "token-a", "secret-b"}
+    assert not told & {"user", "host", "webhook", "i", "p", ""}
+
+
+def test_a_broker_password_is_secret_as_written_in_the_url_and_as_sent() -> None:
+    told = secrets_of(queue={"url": "amqp://user:p%40ss%2Fword@host/"})
+    assert {"p%40ss%2Fword", "p@ss/word"} <= told
+
+
+def test_a_configuration_without_secrets_has_none() -> None:
+    assert secrets_of() == set()
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        (None, "/webhook"),
+        ("http://test.com", "/"),
+        ("http://test.com/", "/"),
+        ("https://hooks.example.org/webhook/3f9c", "/webhook/3f9c"),
+        ("https://hooks.example.org:8443/a/b/?x=1#y", "/a/b/"),
+    ],
+)
+def test_the_path_served_is_that_of_the_public_url(
+    url: str | None, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if url is not None:
+        monkeypatch.setenv("HOOKMIRROR_RECEIVER__PUBLIC_URL", url)
+    receiver = load().receiver
+    assert (receiver.path, receiver.public_url) == (path, url)
+
+
+def test_a_route_without_a_name_is_called_by_what_it_does() -> None:
+    route = RouteSettings(source="mcs:a", target="aws:b", prefix="in/", suffix=".jpg", target_prefix="out/")
+    assert route.id == "mcs:a/in/*.jpg -> aws:b/out/"
+    assert RouteSettings(name="mine", source="mcs:a", target="aws:b").id == "mine"
+
+
+def test_two_routes_between_the_same_buckets_may_differ_in_their_filter() -> None:
+    write(MINIMAL + '[[routes]]\nsource = "mcs:photos"\ntarget = "aws:backup"\nprefix = "x/"\n')
+    assert len({route.id for route in load().routes}) == 2
+
+
+def test_the_template_that_init_writes_loads() -> None:
+    settings = load(write(TEMPLATE.format(token="3f9c0a7b5d1e42")))
+    assert settings.receiver.path == "/webhook/3f9c0a7b5d1e42"
+    assert [route.source for route in settings.routes] == ["mcs:my-bucket"]
+    assert set(settings.stores) == {"mcs", "aws"}
+
+
+def test_the_template_names_the_defaults_as_they_are() -> None:
+    written, default = load(write(TEMPLATE.format(token="x"))), Settings()
+    assert (written.worker, written.queue) == (default.worker, default.queue)
+    assert (written.receiver.host, written.receiver.port) == (default.receiver.host, default.receiver.port)
+
+
+@pytest.mark.parametrize("value", ["json", "human", "auto"])
+def test_the_log_format_is_told_by_the_environment(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert log_format() == "auto"
+    monkeypatch.setenv("HOOKMIRROR_LOG", value)
+    assert log_format() == value
+
+
+def test_an_unknown_log_format_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOKMIRROR_LOG", "xml")
+    with pytest.raises(ConfigError, match="HOOKMIRROR_LOG=json"):
+        log_format()
