@@ -36,7 +36,7 @@ from common.queue.port import (
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 
-LEASE = 30.0
+LEASE = 15.0
 """How long a dead holder's messages stay away, in seconds."""
 
 POLL = 0.2

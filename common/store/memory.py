@@ -26,7 +26,7 @@ class MemoryBucket:
     """One bucket: a dictionary."""
 
     def __init__(
-        self, name: str, buckets: dict[str, dict[str, MemoryReading]], clock: itertools.count[int]
+        self, name: str, buckets: dict[str, dict[str, MemoryReading]], clock: "itertools.count[int]"
     ) -> None:
         self.name = name
         self._buckets = buckets

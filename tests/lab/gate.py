@@ -44,14 +44,12 @@ class Gate:
             self.held.append(path)
             await self.open.wait()
         url = URL(f"{self._upstream}{path}", encoded=True)
-        async with aiohttp.ClientSession(auto_decompress=False) as session:
-            async with session.request(
-                method, url, headers=headers, data=body, allow_redirects=False
-            ) as answer:
-                kept = {
-                    k: v for k, v in answer.headers.items() if k not in {"Transfer-Encoding", "Connection"}
-                }
-                return answer.status, kept, await answer.read()
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(method, url, headers=headers, data=body, allow_redirects=False) as answer,
+        ):
+            kept = {k: v for k, v in answer.headers.items() if k not in {"Transfer-Encoding", "Connection"}}
+            return answer.status, kept, await answer.read()
 
     async def landed(self) -> None:
         """Return when everything taken so far has been sent on and answered."""

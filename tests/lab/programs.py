@@ -216,9 +216,11 @@ REMOVED = "s3:ObjectRemoved:Delete"
 async def post(url: str, *records: dict[str, Any]) -> int:
     """Send one hook with `records`; return the status, 0 when there was no answer at all."""
     try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
-            async with session.post(url, json={"Records": list(records)}) as response:
-                return response.status
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
+            session.post(url, json={"Records": list(records)}) as response,
+        ):
+            return response.status
     except (aiohttp.ClientError, OSError, TimeoutError):
         return 0
 

@@ -33,7 +33,7 @@ ONE_PLACE_EACH = {
     "fastapi": ["receiver/app.py"],
     "starlette": ["receiver/app.py"],
     "uvicorn": ["receiver/program.py"],
-    "uvloop": ["common/service.py"],
+    "uvloop": ["common/service.py", "console/demo/*.py"],
     "pydantic_settings": ["common/settings.py"],
     "click": ["console/*.py"],
     "rich": ["console/*.py"],

@@ -29,7 +29,7 @@ HEARTBEAT = 10
 """Seconds; a connection cut without a word is noticed after three of them."""
 
 FOREIGN = (AMQPError, OSError, TimeoutError, RuntimeError)
-"""What aio-pika raises when the broker is away, refuses or closes (to use what is closed is a RuntimeError)."""
+"""What aio-pika raises when the broker is away or refuses; using what is closed is a RuntimeError."""
 
 Prepare = Callable[[AbstractConnection], Awaitable[None]]
 

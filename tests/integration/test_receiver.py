@@ -1,0 +1,551 @@
+"""The receiver over real HTTP: what a sender gets, and what is in the queue when it got it."""
+
+import asyncio
+import copy
+import json
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+from multidict import CIMultiDict
+from yarl import URL
+
+from common.errors import ConfigError, QueueAway
+from common.queue.memory import MemoryQueue
+from common.queue.port import Counts, Lane
+from common.settings import Settings
+from common.task import Claim, Task
+from console.demo.weed import free_ports
+from receiver import hook, program
+from tests.lab.samples import names, raw, sample
+from tests.lab.until import until
+
+SETTINGS: dict[str, Any] = {
+    "stores": {"mcs": {"key_encoding": "raw"}, "aws": {}, "minio": {"key_encoding": "url"}},
+    "routes": [
+        {"name": "plain", "source": "mcs:bucketA", "target": "aws:backup"},
+        {"name": "pictures", "source": "mcs:pictures", "target": "aws:b2", "prefix": "in/", "suffix": ".jpg"},
+        {"name": "auto", "source": "aws:photos", "target": "mcs:copy"},
+    ],
+}
+PUBLIC_URL = "http://89.208.199.220/webhook"
+
+
+class SlowQueue(MemoryQueue):
+    """A queue whose confirms wait for `confirm`; `asked` counts who waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.confirm = asyncio.Event()
+        self.asked = 0
+
+    async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
+        self.asked += 1
+        await self.confirm.wait()
+        await super().publish(body, lane=lane, delay=delay)
+
+
+class AwayQueue(MemoryQueue):
+    """A queue that cannot be reached."""
+
+    async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
+        raise QueueAway("RabbitMQ has not answered")
+
+    async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
+        raise QueueAway("RabbitMQ has not answered")
+
+    async def counts(self) -> Counts:
+        raise QueueAway("RabbitMQ has not answered")
+
+
+@dataclass
+class Answer:
+    """What a sender gets."""
+
+    status: int
+    body: Any
+    headers: CIMultiDict[str] = field(default_factory=CIMultiDict)
+
+
+class Receiver:
+    """A running receiver, and a client that is its only sender."""
+
+    def __init__(self, queue: MemoryQueue, settings: Settings, session: aiohttp.ClientSession) -> None:
+        self.queue = queue
+        self.port = settings.receiver.port
+        self.stop = asyncio.Event()
+        self._path = urlsplit(settings.receiver.public_url or "/webhook").path or "/"
+        self._session = session
+        self._running = asyncio.create_task(program.run(settings, queue, self.stop))
+
+    async def answers(self) -> bool:
+        """Whether it takes connections. Raises what ended it, if anything has."""
+        if self._running.done():
+            self._running.result()
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    async def ended(self) -> None:
+        """Return when it has wound up."""
+        await self._running
+
+    async def post(
+        self, body: object, *, path: str | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
+        """POST `body`: bytes and streams as they are, anything else as JSON."""
+        data = body if isinstance(body, bytes | AsyncIterator) else json.dumps(body).encode()
+        return await self.request("POST", path or self._path, data=data, headers=headers)
+
+    async def request(self, method: str, path: str, **more: Any) -> Answer:
+        url = URL(f"http://127.0.0.1:{self.port}{path}", encoded=True)
+        async with self._session.request(method, url, allow_redirects=False, **more) as response:
+            text = await response.text()
+            try:
+                value = json.loads(text)
+            except ValueError:
+                value = text
+            return Answer(response.status, value, CIMultiDict(response.headers))
+
+    async def tasks(self) -> list[Task]:
+        """What is queued, in the order in which it came."""
+        return [Task.decode(message.body) for message in self.queue._messages.values()]
+
+    async def is_empty(self) -> bool:
+        counts = await self.queue.counts()
+        return (sum(counts.ready.values()), counts.waiting, counts.dead) == (0, 0, 0)
+
+
+@asynccontextmanager
+async def serving(queue: MemoryQueue, **receiver: Any) -> AsyncIterator[Receiver]:
+    """Run the receiver on a free port of loopback; stop it in good order."""
+    [port] = free_ports(1)
+    about = {"host": "127.0.0.1", "port": port, "public_url": PUBLIC_URL} | receiver
+    settings = Settings.model_validate(SETTINGS | {"receiver": about})
+    session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+    server = Receiver(queue, settings, session)
+    try:
+        await until(server.answers, "the receiver answers")
+        yield server
+    finally:
+        await session.close()
+        server.stop.set()
+        await server.ended()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with serving(MemoryQueue()) as server:
+        yield server
+
+
+def record(
+    key: object = "k", bucket: object = "bucketA", name: object = "s3:ObjectCreated:Put"
+) -> dict[str, Any]:
+    return {"eventName": name, "s3": {"bucket": {"name": bucket}, "object": {"key": key, "eTag": "e"}}}
+
+
+def of(*records: object) -> dict[str, Any]:
+    return {"Records": list(records)}
+
+
+async def test_a_subscription_is_confirmed_with_the_published_signature() -> None:
+    confirmation = {
+        "Type": "SubscriptionConfirmation",
+        "TopicArn": "mcs5259999770|bucketA|s3:ObjectCreated:*,s3:ObjectRemoved:*",
+        "Timestamp": "2020-06-15T15:01:13+03:00",
+        "Token": "E2itMqAMUVVZc51pUhFWSp13DoxezvRxkUh5P7LEuk1dEe9y",
+    }
+    async with serving(MemoryQueue(), public_url="http://test.com") as server:
+        answer = await server.post(
+            sample("mcs/subscription_confirmation"),
+            headers={"x-amz-sns-messages-type": "SubscriptionConfirmation"},
+        )
+        assert (answer.status, answer.body) == (
+            200,
+            {"signature": "ea3fce4bb15c6de4fec365d36bcebbc34ccddf54616d5ca12e1972f82b6d37af"},
+        )
+        assert answer.headers["content-type"].startswith("application/json")
+        assert (await server.post(confirmation)).status == 200
+        assert await server.is_empty()
+
+
+@pytest.mark.parametrize(
+    ("topic", "status"),
+    [("mcs1|strangers|s3:ObjectCreated:Put", 403), ("mcs1|bucketA", 400), ("", 400), (7, 400)],
+)
+async def test_a_subscription_of_a_stranger_is_refused(
+    receiver: Receiver, topic: object, status: int
+) -> None:
+    answer = await receiver.post({**sample("mcs/subscription_confirmation"), "TopicArn": topic})
+    assert answer.status == status
+    assert "signature" not in answer.body
+
+
+async def test_without_a_public_url_nothing_is_confirmed() -> None:
+    async with serving(MemoryQueue(), public_url=None) as server:
+        answer = await server.post(sample("mcs/subscription_confirmation"))
+        assert answer.status == 403
+        assert "public_url" in answer.body["error"]
+
+
+async def test_a_record_is_queued_as_a_task(receiver: Receiver) -> None:
+    before = time.time()
+    answer = await receiver.post(
+        raw("mcs/object_created"), headers={"X-Amz-Sns-Message-Type": "Notification"}
+    )
+    assert (answer.status, answer.body) == (200, {"queued": 1, "ignored": 0, "buried": 0})
+    [task] = await receiver.tasks()
+    assert (task.route, task.key, task.claim) == ("plain", "some-file-to-bucket", Claim.CREATED)
+    assert (task.etag, task.event) == ("aed563ecafb4bcc5654c597a421547b2", "s3:ObjectCreated:Put")
+    assert before <= task.received <= time.time()
+    assert (await receiver.queue.counts()).ready[Lane.LIVE] == 1
+
+
+async def test_the_answer_comes_only_after_every_record_is_durable() -> None:
+    queue = SlowQueue()
+    async with serving(queue) as server:
+        posting = asyncio.create_task(server.post(of(record("a"), record("b"))))
+        await until(lambda: queue.asked == 2, "both records are being published")
+        assert (await server.request("GET", "/healthz")).status == 200  # and nobody else waits for it
+        assert not posting.done()
+        queue.confirm.set()
+        answer = await posting
+        assert answer.status == 200
+        assert [task.key for task in await server.tasks()] == ["a", "b"]
+
+
+async def test_a_queue_that_does_not_confirm_is_a_503_within_three_seconds() -> None:
+    queue = SlowQueue()
+    async with serving(queue) as server:
+        async with asyncio.timeout(3):
+            answer = await server.post(of(record()))
+        assert answer.status == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert await server.is_empty()
+
+
+async def test_a_queue_that_is_away_is_a_503_that_names_no_broker() -> None:
+    async with serving(AwayQueue()) as server:
+        answer = await server.post(of(record()))
+        assert answer.status == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "RabbitMQ" not in json.dumps(answer.body)
+        assert (await server.post(of({"no": "event"}))).status == 503  # not even a dead letter can be kept
+
+
+async def test_one_record_that_cannot_be_queued_makes_the_whole_hook_a_503() -> None:
+    class Picky(MemoryQueue):
+        async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
+            if b'"bad"' in body:
+                raise QueueAway("no room")
+            await super().publish(body, lane=lane, delay=delay)
+
+    async with serving(Picky()) as server:
+        assert (await server.post(of(record("good"), record("bad")))).status == 503
+        assert (await server.post(of(record("good")))).status == 200
+
+
+@pytest.mark.parametrize("error", [RuntimeError("channel closed"), OSError(28, "No space left")])
+async def test_a_queue_that_fails_as_nobody_foresaw_is_a_503_too(error: Exception) -> None:
+    class Broken(MemoryQueue):
+        async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
+            raise error
+
+    async with serving(Broken()) as server:
+        assert (await server.post(of(record()))).status == 503
+
+
+def nested(depth: int) -> bytes:
+    return b'{"Records": ' + b"[" * depth + b"]" * depth + b"}"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"hello", 400),
+        (b"\x00\xff\xfe", 400),
+        (b"{", 400),
+        (b'{"Records": [', 400),
+        (b"null", 400),
+        (b"17", 400),
+        (b"[]", 400),
+        (b"{}", 400),
+        (b'{"Records": []}', 400),
+        (b'{"Records": {}}', 400),
+        (b'{"Event": []}', 400),
+        (b'{"Event": {"s3:TestEvent": 1}}', 400),
+        (b"[" * 100_000, 400),
+        (b'{"a":' * 40_000, 400),
+        (nested(100_000), 400),
+        (b"1" * 5000, 400),  # more digits than an int is read from
+        (b'{"Type": "Notification"}', 400),
+        (json.dumps(of(record(bucket="strangers"))).encode(), 403),
+        (json.dumps(of(record(bucket="strangers"), record(bucket="others"))).encode(), 403),
+        (b"x" * (hook.MAX_BODY + 1), 413),
+        (json.dumps(of(*[record()] * (hook.MAX_RECORDS + 1))).encode(), 413),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+async def test_what_is_no_hook_for_us_is_a_4xx_with_one_sentence_and_nothing_is_queued(
+    receiver: Receiver, body: bytes, status: int
+) -> None:
+    answer = await receiver.post(body)
+    assert answer.status == status
+    assert list(answer.body) == ["error"]
+    assert 0 < len(answer.body["error"]) < 200
+    assert "\n" not in answer.body["error"]
+    assert await receiver.is_empty()
+
+
+async def test_a_body_without_a_length_is_cut_off_as_soon_as_it_is_too_large(receiver: Receiver) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while sent < 1000 * hook.MAX_BODY:
+            yield b" " * 65536
+            sent += 65536
+
+    with suppress(aiohttp.ClientConnectionError):  # the answer may find the sender still sending
+        assert (await receiver.post(endless())).status == 413
+    assert sent < 900 * hook.MAX_BODY
+    assert (await receiver.post(of(record()))).status == 200
+
+
+async def test_a_body_of_exactly_the_largest_size_is_taken(receiver: Receiver) -> None:
+    body = json.dumps(of(record())).encode()
+    assert (await receiver.post(body.ljust(hook.MAX_BODY))).status == 200
+    assert (await receiver.post(body.ljust(hook.MAX_BODY + 1))).status == 413
+
+
+async def test_a_record_nested_as_deep_as_json_goes_is_kept_or_refused(receiver: Receiver) -> None:
+    def nest(depth: int) -> bytes:
+        return b'{"Records": [{"deep": ' + b"[" * depth + b"]" * depth + b"}]}"
+
+    statuses: list[int] = []
+    for start in range(800, 1000, 50):
+        answers = await asyncio.gather(*(receiver.post(nest(start + more)) for more in range(50)))
+        statuses += [answer.status for answer in answers]
+    assert set(statuses) <= {200, 400}
+    assert statuses == sorted(statuses), "there is one depth from which on it is refused"
+
+
+async def test_a_hook_for_one_of_ours_and_one_of_a_stranger_queues_ours(receiver: Receiver) -> None:
+    answer = await receiver.post(of(record("mine"), record("theirs", "strangers")))
+    assert (answer.status, answer.body) == (200, {"queued": 1, "ignored": 1, "buried": 0})
+    assert [task.key for task in await receiver.tasks()] == ["mine"]
+
+
+async def test_an_unreadable_record_is_kept_whole_and_the_rest_goes_on(receiver: Receiver) -> None:
+    bad: list[Any] = [
+        None,
+        {"eventName": "s3:ObjectCreated:Put"},
+        record(key=None),
+        record(key="\ud800"),
+        7,
+        "x",
+    ]
+    answer = await receiver.post(of(record("first"), *bad, record("last")))
+    assert (answer.status, answer.body) == (200, {"queued": 2, "ignored": 0, "buried": len(bad)})
+    assert [task.key for task in await receiver.tasks()] == ["first", "last"]
+    letters = await receiver.queue.buried(100)
+    assert [json.loads(letter.body) for letter in letters] == bad
+    assert all(letter.why.startswith("Unreadable: ") for letter in letters)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        sample("aws/test_event"),
+        {"Event": "TestEvent"},
+        of(record(name="s3:TestEvent")),
+        of(record(name="s3:ObjectAcl:Put")),
+        of(record(name="s3:SomethingNew:Happened")),
+        of({"eventName": "s3:SomethingNew"}),
+        of(record(name="s3:SomethingNew", bucket="strangers")),
+    ],
+)
+async def test_an_event_that_concerns_no_object_is_acknowledged_and_not_queued(
+    receiver: Receiver, body: object
+) -> None:
+    answer = await receiver.post(body)
+    assert (answer.status, answer.body["queued"]) == (200, 0)
+    assert await receiver.is_empty()
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name != "mcs/subscription_confirmation"])
+async def test_every_senders_sample_is_acknowledged(receiver: Receiver, name: str) -> None:
+    assert (await receiver.post(raw(name))).status == 200
+    assert (await receiver.queue.counts()).dead == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "queued"), [("in/a.jpg", 1), ("in/a.png", 0), ("out/a.jpg", 0), ("IN/a.jpg", 0), ("in/.jpg", 1)]
+)
+async def test_a_route_takes_the_keys_that_begin_and_end_as_it_says(
+    receiver: Receiver, key: str, queued: int
+) -> None:
+    answer = await receiver.post(of(record(key, "pictures")))
+    assert answer.body == {"queued": queued, "ignored": 1 - queued, "buried": 0}
+
+
+async def test_a_key_of_unknown_encoding_gives_a_task_for_each_reading(receiver: Receiver) -> None:
+    await receiver.post(of(record("a+b%20c", "photos")))
+    tasks = await receiver.tasks()
+    assert [(task.route, task.key) for task in tasks] == [("auto", "a+b%20c"), ("auto", "a b c")]
+    assert len({task.id for task in tasks}) == 2
+
+
+@pytest.mark.parametrize("key", ["//a//", "./..", "a\nb\x1b[2J", "é", "e\u0301", "日本/🦀", "\x00", "%", " "])
+async def test_an_awkward_key_arrives_as_it_is(receiver: Receiver, key: str) -> None:
+    assert (await receiver.post(of(record(key)))).status == 200
+    assert [task.key for task in await receiver.tasks()] == [key]
+
+
+async def test_ping_health_and_readiness_answer(receiver: Receiver) -> None:
+    assert (await receiver.request("GET", "/ping")).body == "Pong"
+    assert (await receiver.request("GET", "/healthz")).status == 200
+    assert (await receiver.request("GET", "/readyz")).status == 200
+
+
+async def test_a_queue_that_is_away_makes_the_receiver_unready_but_not_dead() -> None:
+    async with serving(AwayQueue()) as server:
+        assert (await server.request("GET", "/healthz")).status == 200
+        assert (await server.request("GET", "/readyz")).status == 503
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/webhook"), ("PUT", "/webhook"), ("POST", "/other"), ("POST", "/"), ("GET", "/docs"),
+     ("GET", "/openapi.json"), ("POST", "/ping"), ("POST", "//webhook")],
+)  # fmt: skip
+async def test_another_path_or_method_is_a_4xx(receiver: Receiver, method: str, path: str) -> None:
+    assert 400 <= (await receiver.request(method, path)).status < 500
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/a/b/", "/webhook/3f9c0a7b5d1e42", "/web%20hook", "/caf%C3%A9", "/a%2Fb", "/a+b"]
+)
+async def test_the_path_of_the_registered_url_is_served_and_no_other(path: str) -> None:
+    async with serving(MemoryQueue(), public_url=f"https://hooks.example.org{path}") as server:
+        assert (await server.post(of(record()), path=path)).status == 200
+        assert (await server.post(of(record()), path="/other")).status == 404
+
+
+async def test_hooks_in_hand_are_answered_after_a_stop() -> None:
+    queue = SlowQueue()
+    async with serving(queue) as server:
+        posting = asyncio.create_task(server.post(of(record())))
+        await until(lambda: queue.asked == 1, "the hook is in hand")
+        server.stop.set()
+
+        async def shut() -> bool:
+            return not await server.answers()
+
+        await until(shut, "nothing new is taken")
+        queue.confirm.set()
+        assert (await posting).status == 200
+        await server.ended()
+    assert (await queue.counts()).ready[Lane.LIVE] == 1
+
+
+async def test_a_port_that_is_taken_is_an_error_of_the_configuration(receiver: Receiver) -> None:
+    settings = Settings.model_validate(SETTINGS | {"receiver": {"host": "127.0.0.1", "port": receiver.port}})
+    with pytest.raises(ConfigError, match=rf"{receiver.port}.*port ="):
+        await program.run(settings, MemoryQueue(), asyncio.Event())
+
+
+async def test_a_sender_that_goes_away_in_the_middle_leaves_nothing_behind(receiver: Receiver) -> None:
+    body = json.dumps(of(record())).encode()
+    _, writer = await asyncio.open_connection("127.0.0.1", receiver.port)
+    head = f"POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body) + 10}\r\n\r\n"
+    writer.write(head.encode() + body)
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    assert (await receiver.request("GET", "/ping")).status == 200
+    assert await receiver.is_empty()
+
+
+def bodies(rng: random.Random) -> list[bytes]:
+    """A thousand bodies: noise, cut and flipped samples, and samples with one value replaced."""
+    samples = [raw(name) for name in names()]
+    odd: list[Any] = [None, True, 0, -1, 1e308, 10**400, float("nan"), [], {}, [[]], [{}], {"": None}]
+    odd += [
+        "",
+        "x",
+        "\x00",
+        "\ud800",
+        "|",
+        "||",
+        "%",
+        "a" * 4000,
+        "s3:ObjectCreated:Put",
+        "SubscriptionConfirmation",
+    ]
+
+    def noise() -> bytes:
+        return rng.randbytes(rng.randint(0, 300))
+
+    def cut() -> bytes:
+        whole = rng.choice(samples)
+        return whole[: rng.randint(0, len(whole))]
+
+    def flipped() -> bytes:
+        body = bytearray(rng.choice(samples))
+        for _ in range(rng.randint(1, 5)):
+            body[rng.randrange(len(body))] = rng.randrange(256)
+        return bytes(body)
+
+    def replaced() -> bytes:
+        value = copy.deepcopy(sample(rng.choice(names())))
+        for _ in range(rng.randint(1, 3)):
+            path = list(walk(value))
+            if path:
+                holder, key = rng.choice(path)
+                holder[key] = rng.choice(odd)
+        return json.dumps(value).encode()
+
+    return [rng.choice([noise, cut, flipped, replaced, replaced])() for _ in range(1000)]
+
+
+def walk(value: Any) -> list[tuple[Any, Any]]:
+    """Every place in `value` where something can be replaced."""
+    keys: list[Any] = []
+    if isinstance(value, dict):
+        keys = list(value)
+    elif isinstance(value, list):
+        keys = list(range(len(value)))
+    return [(value, key) for key in keys] + [place for key in keys for place in walk(value[key])]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_no_body_makes_the_receiver_fail(receiver: Receiver, seed: int) -> None:
+    failures: list[tuple[int, bytes]] = []
+    answers: set[int] = set()
+
+    async def send(body: bytes) -> None:
+        status = (await receiver.post(body)).status
+        answers.add(status)
+        if status not in {200, 400, 403, 413}:
+            failures.append((status, body))
+
+    crowd = bodies(random.Random(seed))
+    for start in range(0, len(crowd), 50):
+        await asyncio.gather(*map(send, crowd[start : start + 50]))
+    assert not failures
+    assert {200, 400} <= answers
+    for task in await receiver.tasks():
+        assert task.key
+    assert (await receiver.post(of(record()))).status == 200
