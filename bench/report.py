@@ -1,0 +1,57 @@
+"""What was measured, for people."""
+
+import os
+import platform
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+
+def machine() -> str:
+    """Return what the numbers depend on."""
+    system = f"{platform.system()} {platform.machine()}"
+    return f"{os.cpu_count()} cores, {system}, Python {platform.python_version()}"
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return `result` as a table and a sentence for each ratio."""
+    console = Console(width=110, highlight=False)
+    with console.capture() as captured:
+        console.print(f"\n{result['machine']}; medians")
+        if "hooks" in result:
+            _hooks(console, result["hooks"])
+        if "objects" in result:
+            _objects(console, result["objects"])
+    return captured.get()
+
+
+def _hooks(console: Console, hooks: dict[str, Any]) -> None:
+    grid = Table("", *_right("hooks/s", "p50", "p99", "CPU/hook", "generator"), box=None, pad_edge=False)
+    for name, side in (("receiver", hooks["ours"]), ("bare handler", hooks["bare"])):
+        grid.add_row(
+            name,
+            f"{side['rate']:.0f}",
+            *(f"{side[field] * 1000:.1f} ms" for field in ("p50", "p99")),
+            f"{side['cpu'] * 1000:.3f} ms",
+            f"{side['generator']:.0%} of a core",
+        )
+    _print(console, grid, "receiver to bare handler", hooks)
+
+
+def _objects(console: Console, objects: dict[str, Any]) -> None:
+    grid = Table("", *_right("objects/s", "CPU/object"), box=None, pad_edge=False)
+    for name, side in (("worker", objects["ours"]), ("rclone", objects["rclone"])):
+        grid.add_row(name, f"{side['rate']:.0f}", f"{side['cpu'] * 1000:.3f} ms")
+    _print(console, grid, "worker to rclone", objects)
+
+
+def _right(*headers: str) -> list[Column]:
+    return [Column(header, justify="right") for header in headers]
+
+
+def _print(console: Console, grid: Table, what: str, measured: dict[str, Any]) -> None:
+    low, high = min(measured["ratios"]), max(measured["ratios"])
+    console.print()
+    console.print(grid)
+    console.print(f"{what}: {measured['ratio']:.2f}  (pairs from {low:.2f} to {high:.2f})")
