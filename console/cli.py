@@ -6,6 +6,7 @@ import click
 
 from common.errors import ConfigError, HookmirrorError
 from console import dead, init, run, sign, status
+from console.demo import demo
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -31,7 +32,8 @@ def hookmirror() -> None:
     """
 
 
-for command in (init.init, run.up, run.receiver_, run.worker_, status.status, dead.dead, sign.sign):
+commands = (init.init, run.up, run.receiver_, run.worker_, status.status, dead.dead, sign.sign, demo.demo)
+for command in commands:
     hookmirror.add_command(command)
 
 

@@ -45,7 +45,8 @@ async def _differences(
     except HookmirrorError as error:
         return [f"{_quoted(key)} cannot be read: {error}"]
     if left is None or right is None:
-        return [f"{_quoted(key)} is listed on both sides, and {'source' if left is None else 'target'} has no such key"]
+        side = "source" if left is None else "target"
+        return [f"{_quoted(key)} is listed on both sides, and the {side} has no such key"]
     progress(left[0])
     return [f"{_quoted(key)} differs in {what}" for what in _unlike(left, right)]
 
@@ -69,7 +70,9 @@ def _unlike(left: tuple[State, bytes], right: tuple[State, bytes]) -> list[str]:
     return unlike
 
 
-def _pair(what: str, ours: Mapping[str, str], theirs: Mapping[str, str], name: str | None = None) -> list[str]:
+def _pair(
+    what: str, ours: Mapping[str, str], theirs: Mapping[str, str], name: str | None = None
+) -> list[str]:
     a, b = ours.get(name or what), theirs.get(name or what)
     return [] if a == b else [f"{what}: {a!r}, on the target {b!r}"]
 

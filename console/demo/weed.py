@@ -73,7 +73,7 @@ class Weed:
             "-master.telemetry=false",
             f"-volume.port={volume}",
             f"-volume.port.grpc={volume_grpc}",
-            "-volume.max=0",
+            "-volume.max=1000",
             "-volume.minFreeSpacePercent=0",
             "-filer",
             f"-filer.port={filer}",
@@ -88,14 +88,19 @@ class Weed:
         ]
 
     def start(self) -> None:
-        """Start the server and return when it answers. Raises RuntimeError with its last words when it does not."""
+        """Start the server, return when it answers. Raises RuntimeError with its last words when it fails."""
         with (self.folder / "output").open("ab") as out:
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
-                self._command(), cwd=self.folder, stdout=out, stderr=out, start_new_session=True, env=_environment()
+            self._process = process = subprocess.Popen(  # noqa: S603 - our own program
+                self._command(),
+                cwd=self.folder,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                env=_environment(),
             )
         deadline = time.monotonic() + START_WITHIN
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or time.monotonic() > deadline:
                 words = (self.folder / "output").read_text(errors="replace")[-2000:]
                 self.kill()
                 raise RuntimeError(f"SeaweedFS did not start:\n{words}")
@@ -126,7 +131,10 @@ class Weed:
 def settings_for(endpoint: str) -> StoreSettings:
     """Return settings that reach a demo server at `endpoint`."""
     return StoreSettings(
-        endpoint=endpoint, region="us-east-1", access_key_id=ACCESS_KEY, secret_access_key=SecretStr(SECRET_KEY)
+        endpoint=endpoint,
+        region="us-east-1",
+        access_key_id=ACCESS_KEY,
+        secret_access_key=SecretStr(SECRET_KEY),
     )
 
 
