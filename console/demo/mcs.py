@@ -259,12 +259,12 @@ async def _stream(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> w
     for name, value in _through(answer.headers):
         response.headers.add(name, value)
     await response.prepare(request)
-    try:
-        async for chunk in answer.content.iter_chunked(_CHUNK):
+    async for chunk in answer.content.iter_chunked(_CHUNK):
+        try:
             await response.write(chunk)
-        await response.write_eof()
-    except ConnectionResetError:
-        return response  # the client has seen enough: nobody is left to be told
+        except (ConnectionError, aiohttp.ClientConnectionError):
+            return response  # the client has seen enough: nobody is left to be told
+    await response.write_eof()
     return response
 
 

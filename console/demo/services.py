@@ -164,7 +164,7 @@ class Service:
         if not isinstance(line, dict):
             self._said.append(text)
             return
-        if line.get("level") != "info":
+        if line.get("level") != "info" and line.get("counts", True):
             self._said.append(f"{line.get('action')}: {line.get('message')}")
         if line.get("action") == "started":
             self._programs += 1
