@@ -99,9 +99,11 @@ async def _play(options: Options, console: Console, *, keep: bool, as_json: bool
     with _folder(keep, console) as folder, (folder / "demo.log").open("a") as log:
         telemetry.configure(fmt="json", stream=log)
         queue = await open_empty(options.url(folder))
-        async with shown(scene, console), set_up(options, folder, queue, scene.tally, scene.tell) as stage:
-            await _perform(options, stage, scene, verdict)
-            scene.tell("stopping the servers")
+        async with shown(scene, console):
+            async with set_up(options, folder, queue, scene.tally, scene.tell) as stage:
+                await _perform(options, stage, scene, verdict)
+                scene.tell("stopping the servers")
+            scene.tell("done")
         logging.getLogger().handlers.clear()  # the log is about to be closed
     if as_json:
         print_json(_as_dict(options, scene, verdict))
