@@ -51,6 +51,8 @@ class ReceiverSettings(_Table):
     def _absolute(self) -> "ReceiverSettings":
         if self.public_url is not None and not urlsplit(self.public_url).netloc:
             raise ValueError('public_url must be absolute, like "https://hooks.example.org/webhook/3f9c"')
+        if set("{}") & set(unquote(self.path)):
+            raise ValueError("public_url has a brace in its path, which cannot be served")
         return self
 
     @property

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any, TextIO
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 _logger = logging.getLogger("hookmirror")
 
@@ -70,7 +70,14 @@ def as_human(record: logging.LogRecord, action: Action, fields: dict[str, Any]) 
     trace = fields.pop("traceback", None)
     pairs = "".join(f"  {name}={one_line(str(value))}" for name, value in fields.items())
     head = f"{at} {record.levelname:<7} {action:<13} {one_line(record.getMessage())}{pairs}"
-    return head if trace is None else f"{head}\n{trace}"
+    return "\n".join([head, *map(one_line, trace.splitlines())]) if trace else head
+
+
+def _written(secret: str) -> set[str]:
+    """Every way in which `secret` may stand in a line: plain, quoted for a URL, escaped, escaped twice."""
+    plain = {secret, repr(secret)[1:-1], quote(secret), quote(secret, safe=""), quote_plus(secret)}
+    plain |= {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+    return plain | {json.dumps(form)[1:-1] for form in plain}
 
 
 class LineFormatter(logging.Formatter):
@@ -81,9 +88,7 @@ class LineFormatter(logging.Formatter):
     ) -> None:
         super().__init__()
         self._render = render
-        forms = {
-            form for s in secrets if s for form in (s, json.dumps(s)[1:-1], repr(s)[1:-1], quote(s, safe=""))
-        }
+        forms = {form for secret in secrets if secret for form in _written(secret)}
         # The longest first, so that a secret which contains another is hidden whole.
         known = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
         self._secrets = re.compile(known) if known else None

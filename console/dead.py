@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from common.errors import Unreadable
 from common.queue.port import DeadLetter, Queue
@@ -134,7 +135,8 @@ def _table(letters: list[DeadLetter]) -> Table:
     for letter in letters:
         task = _task(letter)
         key = one_line(task.key) if task else f"({len(letter.body)} bytes that are no task)"
-        table.add_row(letter.id, _time(letter.at), str(letter.attempt), key, one_line(letter.why))
+        # Text, since a plain string would be read as markup: a key may hold [/red] or :smile:.
+        table.add_row(letter.id, _time(letter.at), str(letter.attempt), Text(key), Text(one_line(letter.why)))
     return table
 
 
@@ -147,7 +149,7 @@ def _print(letter: DeadLetter) -> None:
     }
     task = _task(letter)
     if task is not None:
-        rows |= {"route": task.route, "key": one_line(task.key), "event": one_line(task.event)}
+        rows |= {"route": one_line(task.route), "key": one_line(task.key), "event": one_line(task.event)}
         rows |= {"received": _time(task.received)}
     for name, value in rows.items():
         click.echo(f"{name:<9} {value}")

@@ -37,5 +37,5 @@ without_ensurepip() {  # Debian without python3-venv
 say "making $folder with $("$python" --version)"
 "$python" -m venv --clear "$folder" >/dev/null 2>&1 || without_ensurepip
 say "installing the packages of $lock"
-run_pip install -q --require-hashes -r "$lock"
-run_pip install -q --no-deps --no-build-isolation --no-index -e .
+run_pip install -qq --require-hashes -r "$lock"
+run_pip install -qq --no-deps --no-build-isolation --no-index -e .

@@ -3,6 +3,7 @@
 import logging
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -24,7 +25,7 @@ def make_app(settings: Settings, queue: Queue) -> FastAPI:
     hook = HookEndpoint(queue, Routing(settings.routes, settings.stores), settings.receiver.public_url)
     app = FastAPI(title="hookmirror receiver", docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.post(settings.receiver.path)
+    @app.post(unquote(settings.receiver.path))  # paths are matched decoded
     async def receive(request: Request) -> Response:
         """Take a subscription confirmation or records."""
         try:

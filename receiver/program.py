@@ -61,7 +61,9 @@ async def run(settings: Settings, queue: Queue, stop: asyncio.Event) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an answer is not to wait for an ack
+        return listener
     except OSError as error:
         raise ConfigError(
             f"receiver: cannot listen on {host}:{port}: {error.strerror}. Set another:  port = 8081"

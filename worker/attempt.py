@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from common.errors import HookmirrorError, KeyBusy, LostDelivery, UnknownRoute
+from common.errors import KeyBusy, LostDelivery, UnknownRoute
 from common.queue.port import Bury, Consumer, Delivery, Done, Retry, Verdict
 from common.task import Task
 from common.telemetry import Action, log
@@ -76,7 +76,7 @@ class Attempt:
         verdict = judge(result, delivery.attempt, attempts=self._attempts, rng=self._rng)
         try:
             await self._settle(delivery, verdict)
-        except HookmirrorError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the delivery counts as unsettled
             self._observe(delivery, task, error, None, start)
         else:
             self._observe(delivery, task, result, verdict, start)
@@ -137,14 +137,8 @@ def log_attempt(attempted: Attempted) -> None:
     if isinstance(verdict, Done) and isinstance(result, Outcome):
         log(result.action, result.why or result.action.value, size=result.size, **fields)
     elif isinstance(verdict, Retry):
-        log(
-            Action.RETRIED,
-            verdict.why,
-            level=logging.WARNING,
-            after=verdict.after,
-            counts=verdict.counts,
-            **fields,
-        )
+        level = logging.INFO if isinstance(result, KeyBusy) else logging.WARNING
+        log(Action.RETRIED, verdict.why, level=level, after=verdict.after, counts=verdict.counts, **fields)
     elif isinstance(verdict, Bury):
         log(Action.BURIED, verdict.why, level=logging.ERROR, **fields)
     else:

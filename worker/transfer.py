@@ -7,11 +7,14 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from common.errors import Corrupt, Refused
+from common.errors import Corrupt, Refused, StoreAway
 from common.store.port import MARK, Bucket, Reading, State
 
 MAX_OBJECT = 64 * 2**20
 """Bytes; larger objects need parts."""
+
+READ_WITHIN = 300.0
+"""Seconds for a body to arrive: RabbitMQ takes a delivery back that is held for long."""
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -37,8 +40,8 @@ class Budget:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._give(size)
+            # Either its bytes come back, or those behind it no longer wait for it.
+            self._give(size if turn.done() and not turn.cancelled() else 0)
             raise
         try:
             yield
@@ -71,8 +74,12 @@ async def fetch(reading: Reading) -> bytes:
     state = reading.state
     if state.size > MAX_OBJECT:
         raise Refused(f"{state.size} bytes are more than the {MAX_OBJECT} that one PUT carries here")
-    body = await reading.body()
-    if _MD5.fullmatch(state.etag):
+    try:
+        async with asyncio.timeout(READ_WITHIN):
+            body = await reading.body()
+    except TimeoutError as error:
+        raise StoreAway(f"the source has not sent {state.size} bytes within {READ_WITHIN:.0f} s") from error
+    if _MD5.fullmatch(state.etag) and not state.opaque:
         digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
         if digest != state.etag:
             raise Corrupt(f"the bytes have MD5 {digest}, the source says {state.etag}")

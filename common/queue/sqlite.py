@@ -251,8 +251,10 @@ class SqliteQueue:
             sql = f"UPDATE message SET failures = ?, {change} {mine}"  # noqa: S608 - no value is in the text
             return db.execute(sql, (failures, *values, id_, holder)).rowcount
 
-        changed = await self._run(end)
-        self._held.pop(id_, None)
+        try:
+            changed = await self._run(end)
+        finally:
+            self._held.pop(id_, None)  # if nothing was written, the lease is to run out
         self._news.set()
         if not changed:
             raise LostDelivery("the lease ran out and the message went to another holder")

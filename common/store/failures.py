@@ -37,7 +37,9 @@ ROUTE = frozenset(
 )
 """Wrong for every object at once: an operator must act."""
 
-THROTTLE = frozenset({"BandwidthLimitExceeded", "RequestLimitExceeded", "SlowDown", "TooManyRequests"})
+THROTTLE = frozenset(
+    {"BandwidthLimitExceeded", "RequestLimitExceeded", "ServiceUnavailable", "SlowDown", "TooManyRequests"}
+)
 """The store asks for patience."""
 
 
@@ -59,7 +61,8 @@ def translate(status: int, body: bytes, *, doing: str, retry_after: str | None =
         return Refused(text)
     if code in ROUTE or status in {301, 401, 403, 307}:
         return RouteDown(text)
-    if code in THROTTLE or status == 429:
+    # Without a code (an answer to a HEAD has no body) a 503 is how S3 says "slow down".
+    if code in THROTTLE or status == 429 or (status == 503 and not code):
         return Throttled(text, retry_after=_seconds(retry_after))
     if status == 412:
         return SourceMoved(text)

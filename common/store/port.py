@@ -4,6 +4,8 @@ Absent means proven absent: `head` and `read` answer None only for a definite No
 bucket, a refusal, a timeout are errors of `common.errors`, never None. Keys are passed byte for byte.
 """
 
+import hashlib
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -37,11 +39,16 @@ class State:
     version: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    opaque: bool = False
+    """The store encrypts with a key of its own or of the user's: the ETag says nothing of the bytes."""
 
     @property
     def identity(self) -> str:
-        """What tells this state from any other: the ETag alone misses a change of metadata."""
-        return f"{self.etag};{self.size};{self.last_modified};{self.version}"
+        """What tells this state from any other. The ETag alone misses a change of metadata, and
+        last-modified counts whole seconds: hence a digest of headers and metadata besides."""
+        about = [sorted(self.headers.items()), sorted((k, v) for k, v in self.metadata.items() if k != MARK)]
+        digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+        return f"{self.etag};{self.size};{self.last_modified};{self.version};{digest}"
 
     @property
     def mark(self) -> str | None:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from common.errors import Corrupt, StoreAway
+from common.errors import Corrupt, Refused, StoreAway
 from common.settings import StoreSettings
 from common.store.aws import Account
 from common.store.failures import error_code, translate
@@ -26,6 +26,10 @@ PAUSES = (0.2, 1.0)
 """Seconds between the tries of one request; a task that still fails waits for its next attempt."""
 
 _META = "x-amz-meta-"
+_SSE = "x-amz-server-side-encryption"
+
+MAX_ANSWER = 2**20
+"""Bytes of an answer that is no object: more is not read."""
 
 
 class S3Store:
@@ -90,7 +94,7 @@ class S3Bucket:
             if response.status == 200:
                 return _state(response)
             if response.status != 404:
-                raise translate(response.status, b"", doing=f"HEAD {self.name}")
+                raise self._failure(response, b"")
         async with self.read(key) as reading:
             return reading.state if reading else None
 
@@ -113,6 +117,9 @@ class S3Bucket:
         digest = hashlib.md5(body, usedforsecurity=False).digest()
         sent = {name: value for name, value in headers.items() if name in CONTENT_HEADERS}
         sent |= {f"{_META}{name}": value for name, value in metadata.items()}
+        for name, value in sent.items():
+            if not _is_text(value):
+                raise Refused(f"the value of {name} is not UTF-8, and no header can carry it unchanged")
         sent["content-md5"] = base64.b64encode(digest).decode()
         async with self._request("PUT", key, headers=sent, body=body) as response:
             answer = await _rest(response)
@@ -189,10 +196,20 @@ class S3Bucket:
             raise StoreAway(f"{method} {self.name}: no answer: {error!r}") from error
 
 
+def _is_text(value: str) -> bool:
+    """Bytes that are no UTF-8 arrive from a header as halves of surrogate pairs."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 async def _rest(response: aiohttp.ClientResponse) -> bytes:
-    """Return what is left of a short answer."""
+    """Return a short answer, or the beginning of one that is not."""
+    body = bytearray()
     try:
-        return await response.read()
+        async for chunk in response.content.iter_chunked(2**16):
+            body += chunk
+            if len(body) > MAX_ANSWER:
+                break
+        return bytes(body)
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise StoreAway(f"{response.method}: the answer broke off: {error!r}") from error
 
@@ -209,4 +226,5 @@ def _state(response: aiohttp.ClientResponse) -> State:
         metadata={
             n.lower().removeprefix(_META): v for n, v in headers.items() if n.lower().startswith(_META)
         },
+        opaque=headers.get(_SSE, "AES256") != "AES256" or f"{_SSE}-customer-algorithm" in headers,
     )

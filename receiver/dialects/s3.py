@@ -41,7 +41,7 @@ def records(body: object) -> list[object]:
         found = body.get("Records")
         if isinstance(found, list) and found:
             return found
-        if body.get("Event") in {"s3:TestEvent", "TestEvent"}:
+        if body.get("Event") in ("s3:TestEvent", "TestEvent"):  # no set: it may be a list, unhashable
             return []
     raise NotAHook('a hook is a JSON object with a list of "Records"; this is none')
 

@@ -306,7 +306,7 @@ NO_PROOF = [
     (error(410, "NoSuchKey"), StoreAway),
     (error(500, "InternalError"), StoreAway),
     (error(502), StoreAway),
-    (error(503), StoreAway),
+    (error(503), Throttled),
     (error(503, "SlowDown"), Throttled),
     (error(429), Throttled),
     (error(412, "PreconditionFailed"), SourceMoved),

@@ -71,7 +71,7 @@ def test_the_codes_that_matter_most_are_in_the_table(code: str, error: type[Hook
         (429, Throttled),
         (500, StoreAway),
         (502, StoreAway),
-        (503, StoreAway),
+        (503, Throttled),
         (504, StoreAway),
         (599, StoreAway),
     ],
