@@ -115,12 +115,15 @@ class Weed:
         return False
 
     def kill(self) -> None:
-        """`kill -9` the server."""
+        """`kill -9` the server, and delete the sockets that it leaves in /tmp."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+        for port in self._ports:
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - where weed puts them
+                left.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Kill the server and delete its files."""
