@@ -8,16 +8,17 @@
     │   └── TooLarge          413
     ├── TryAgain              the worker retries; `counts` says whether it was an attempt
     │   ├── StoreAway         timeout, reset, 5xx, or an answer nobody knows
-    │   ├── SourceMoved       the object changed while it was read
     │   ├── UnknownRoute          no route of this name is configured here (yet, or any more)
     │   ├── Corrupt           the bytes are not those that were promised
+    │   ├── SourceMoved       the object changed while it was read       (does not count)
     │   ├── QueueAway         the broker cannot take a message now       (does not count)
     │   ├── KeyBusy           another delivery of this key is under way  (does not count)
     │   ├── Throttled         the store asks for patience                (does not count)
     │   └── RouteDown         refused for every object: credentials, a missing bucket (does not count)
     ├── Never                 the worker buries the task
     │   ├── Unreadable        the body is no task, the record no event
-    │   └── Refused           the store will never take or give this object
+    │   ├── Refused           the store will never take or give this object
+    │   └── BrakeOn           too many deletes at once: held for a person to release
     └── LostDelivery          the delivery belongs to another worker now: no verdict at all
 
 Foreign errors are translated into this tree in one place for each library, and what is not
@@ -76,6 +77,8 @@ class StoreAway(TryAgain):
 class SourceMoved(TryAgain):
     """The source object changed between the look and the end of the read."""
 
+    counts = False
+
 
 class UnknownRoute(TryAgain):
     """The task names a route this worker does not have: it may start with a newer configuration soon."""
@@ -122,6 +125,10 @@ class Unreadable(Never):
 
 class Refused(Never):
     """The store will never take or give this object as it is."""
+
+
+class BrakeOn(Never):
+    """A route wants to delete more in a short time than its brake lets pass."""
 
 
 class LostDelivery(HookmirrorError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -46,6 +46,7 @@ class ReceiverSettings(_Table):
     host: str = "0.0.0.0"  # noqa: S104 - hooks come from outside
     port: int = Field(default=8080, ge=0, le=65535)
     public_url: str | None = None
+    spool: Path | None = Field(default=None, description="a file that takes hooks while the broker is away")
 
     @model_validator(mode="after")
     def _absolute(self) -> "ReceiverSettings":
@@ -82,12 +83,21 @@ class StoreSettings(_Table):
     session_token: SecretStr | None = None
     addressing: Literal["auto", "path", "virtual"] = "auto"
     key_encoding: Literal["auto", "raw", "url"] = "auto"
+    max_requests_per_second: float | None = Field(default=None, gt=0)
+    ca_bundle: FilePath | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> "StoreSettings":
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ValueError("access_key_id and secret_access_key go together: give both or neither")
         return self
+
+
+class BrakeSettings(_Table):
+    """`[routes.brake]`: more than so many deletes within so many seconds are held for a person."""
+
+    deletes: int = Field(default=1000, ge=1)
+    window: float = Field(default=300.0, gt=0)
 
 
 Address = Annotated[str, Field(pattern=r"^[^:]+:[^:/]+$", examples=["mcs:myfiles-ash"])]
@@ -103,6 +113,11 @@ class RouteSettings(_Table):
     suffix: str = ""
     target_prefix: str = ""
     deletes: Literal["mirror", "owned", "keep"] = "mirror"
+    brake: BrakeSettings = Field(default_factory=BrakeSettings)
+    storage_class: str | None = None
+    sse: Literal["AES256", "aws:kms"] | None = None
+    kms_key: str | None = None
+    max_bytes_per_second: int | None = Field(default=None, gt=0)
     action: Literal["mirror"] = "mirror"
 
     @property

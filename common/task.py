@@ -17,13 +17,25 @@ class Claim(StrEnum):
     REMOVED = "removed"
 
 
+class Upload(BaseModel):
+    """A copy in parts that is under way on the target: where whoever goes on finds it, and the identity
+    of the source state that it is a copy of."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    identity: str
+    part_size: int = Field(gt=0)
+
+
 class Task(BaseModel):
     """One key of one route to be looked at, as it travels through the queue.
 
     `claim` is None for a *look*, which always compares before it writes. `etag` is the ETag the
     event named, if it did; `received` is when the hook came in (seconds since the epoch), from
-    which the lag is told. Unknown fields are ignored, so that an older worker can read a newer
-    receiver's tasks; another `v` is another language and is buried.
+    which the lag is told. `approved` lets a delete pass the brake; `upload` is a copy to go on with.
+    Unknown fields are ignored, so that an older worker can read a newer receiver's tasks; another `v`
+    is another language and is buried.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -36,10 +48,12 @@ class Task(BaseModel):
     etag: str | None = None
     event: str = "look"
     received: float = Field(default_factory=time.time)
+    approved: bool = False
+    upload: Upload | None = None
 
     def look(self) -> "Task":
         """Return the same task with no claim: look at the key, compare, agree."""
-        return self.model_copy(update={"claim": None, "etag": None, "event": "look"})
+        return self.model_copy(update={"claim": None, "etag": None, "event": "look", "upload": None})
 
     def encode(self) -> bytes:
         """Return the task as JSON, the form in which it is queued."""

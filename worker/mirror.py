@@ -15,6 +15,7 @@ from common.queue.port import Lane, Publisher
 from common.store.port import Bucket, Reading, State
 from common.task import Task
 from common.telemetry import Action
+from worker.brake import Brake
 from worker.plan import UNSEEN, Copy, Deletes, LookLater, Skip, contradicts, plan
 from worker.transfer import Budget, fetch, store
 from worker.verdict import Outcome
@@ -62,10 +63,11 @@ class Job:
 class Mirror:
     """The protocol over a queue that takes the looks. `look_after` is D, in seconds."""
 
-    def __init__(self, publisher: Publisher, *, look_after: float, budget: Budget) -> None:
+    def __init__(self, publisher: Publisher, *, look_after: float, budget: Budget, brake: Brake) -> None:
         self._publisher = publisher
         self._look_after = look_after
         self._budget = budget
+        self._brake = brake
 
     async def __call__(self, job: Job) -> Outcome:
         """Do the job. Raises only errors of `common.errors`."""
@@ -110,6 +112,7 @@ class Mirror:
         return Outcome(Action.COPIED, size=reading.state.size)
 
     async def _delete(self, job: Job) -> Outcome:
+        self._brake.admit(job.route.id, approved=job.task.approved)
         await self._promise_look(job)
         async with _touching(job):
             await job.route.target.delete(job.target_key)

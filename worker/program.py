@@ -9,6 +9,7 @@ from common.store.port import Store
 from common.store.s3 import S3Store
 from common.telemetry import Action, log
 from worker.attempt import Attempt, Observer, log_attempt
+from worker.brake import Brake
 from worker.mirror import Mirror, Route
 from worker.pool import Pool
 from worker.transfer import Budget
@@ -49,7 +50,8 @@ async def run(
     async with AsyncExitStack() as stack:
         stores = await open_stores(settings, stack)
         routes = {route.id: open_route(route, stores) for route in settings.routes}
-        mirror = Mirror(queue, look_after=worker.look_after, budget=Budget(worker.memory))
+        brake = Brake({route.id: route.brake for route in settings.routes})
+        mirror = Mirror(queue, look_after=worker.look_after, budget=Budget(worker.memory), brake=brake)
         attempt = Attempt(queue, mirror, routes, attempts=worker.attempts, observers=observers)
         limits = {Lane.LIVE: worker.concurrency, Lane.BULK: max(1, worker.concurrency // BULK_SHARE)}
         log(Action.STARTED, "worker started", routes=sorted(routes), concurrency=worker.concurrency)

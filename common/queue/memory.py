@@ -104,6 +104,7 @@ class MemoryQueue:
             self._lay(message, verdict.why)
         else:
             message.attempt += verdict.counts
+            message.body = verdict.body or message.body
             message.due = self._clock() + verdict.after
 
     def _lay(self, message: _Message, why: str) -> None:

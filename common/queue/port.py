@@ -42,11 +42,13 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Again after `after` seconds. `counts` is False when the task is not to blame for the wait."""
+    """Again after `after` seconds. `counts` is False when the task is not to blame for the wait; `body`
+    is what comes back instead of what came."""
 
     after: float
     why: str
     counts: bool = True
+    body: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

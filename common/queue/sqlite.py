@@ -242,12 +242,13 @@ class SqliteQueue:
             if isinstance(verdict, Done):
                 return db.execute(f"DELETE FROM message {mine}", (id_, holder)).rowcount  # noqa: S608
             failures = json.dumps([asdict(f) for f in after_verdict(delivery, verdict, now)])
-            values: tuple[str | float, float]
+            values: tuple[str | float | bytes, ...]
             if isinstance(verdict, Bury):
                 change, values = "holder = NULL, dead = 1, why = ?, at = ?", (verdict.why, now)
             else:
                 attempt = delivery.attempt + verdict.counts
-                change, values = "holder = NULL, attempt = ?, due = ?", (attempt, now + verdict.after)
+                change = "holder = NULL, body = ?, attempt = ?, due = ?"
+                values = (verdict.body or delivery.body, attempt, now + verdict.after)
             sql = f"UPDATE message SET failures = ?, {change} {mine}"  # noqa: S608 - no value is in the text
             return db.execute(sql, (failures, *values, id_, holder)).rowcount
 

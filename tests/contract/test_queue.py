@@ -160,6 +160,15 @@ async def test_a_retry_that_does_not_count_keeps_the_attempt_and_the_history(bac
     assert (again.attempt, again.failures) == (1, ())
 
 
+async def test_a_retry_may_come_back_with_another_body(backend: Backend) -> None:
+    queue = await backend.open()
+    await queue.publish(b"part 1", lane=Lane.LIVE)
+    [delivery] = await take(queue, 1)
+    await queue.settle(delivery, Retry(0, "to be continued", counts=False, body=b"part 2"))
+    [again] = await take(queue, 1)
+    assert (again.body, again.attempt) == (b"part 2", 1)
+
+
 async def test_a_retry_returns_to_its_own_lane(backend: Backend) -> None:
     queue = await backend.open()
     await queue.publish(b"bulky", lane=Lane.BULK)

@@ -31,6 +31,7 @@ from common.telemetry import Action
 from tests.lab.until import until
 from worker import mirror
 from worker.attempt import Attempt, Attempted, Observer, log_attempt
+from worker.brake import Brake
 from worker.mirror import Mirror, Route
 from worker.plan import Deletes
 from worker.pool import Pool
@@ -168,7 +169,7 @@ class World:
     def attempt_on(self, queue: MemoryQueue) -> Attempt:
         """What another worker does, that holds its deliveries through `queue`."""
         route = Route("r", self.source, self.target, self.target_prefix, self.deletes)
-        act = Mirror(queue, look_after=D, budget=Budget(2**20))
+        act = Mirror(queue, look_after=D, budget=Budget(2**20), brake=Brake({}))
         observers: tuple[Observer, ...] = (*self.observers, self.note)
         return Attempt(
             queue, act, {"r": route}, attempts=self.attempts, observers=observers, rng=random.Random(1)

@@ -42,7 +42,7 @@ PLACES: dict[type[HookmirrorError], str] = {
     errors.LostDelivery: RETRIED_AND_COUNTED,
     errors.TryAgain: RETRIED_AND_COUNTED,
     errors.StoreAway: RETRIED_AND_COUNTED,
-    errors.SourceMoved: RETRIED_AND_COUNTED,
+    errors.SourceMoved: RETRIED_FOR_FREE,
     errors.UnknownRoute: RETRIED_AND_COUNTED,
     errors.Corrupt: RETRIED_AND_COUNTED,
     errors.QueueAway: RETRIED_FOR_FREE,
@@ -52,6 +52,7 @@ PLACES: dict[type[HookmirrorError], str] = {
     errors.Never: BURIED,
     errors.Unreadable: BURIED,
     errors.Refused: BURIED,
+    errors.BrakeOn: BURIED,
 }
 
 

@@ -200,7 +200,8 @@ class RabbitQueue:
                     await self._lay(delivery.body, delivery.lane, verdict.why, headers)
                 else:
                     headers[wire.ATTEMPT] = delivery.attempt + verdict.counts
-                    await self._send(delivery.body, delivery.lane, verdict.after, headers)
+                    body = verdict.body or delivery.body
+                    await self._send(body, delivery.lane, verdict.after, headers)
             except QueueAway:
                 await asyncio.sleep(RECONNECT)
             else:

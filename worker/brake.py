@@ -1,0 +1,36 @@
+"""The brake: too many deletes at once are held for a person; a bucket may have been emptied by mistake."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from common.errors import BrakeOn
+from common.settings import BrakeSettings
+
+
+class Brake:
+    """Counts the deletes that each route wants, in this process. `clock` is in seconds."""
+
+    def __init__(
+        self, limits: Mapping[str, BrakeSettings], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._wanted: dict[str, deque[float]] = {}
+
+    def admit(self, route: str, *, approved: bool) -> None:
+        """Let one delete of `route` pass, or raise `BrakeOn`. An approved one passes uncounted.
+
+        Held deletes count too: the brake stays on for as long as the flood lasts, and a window longer.
+        """
+        limit = self._limits.get(route)
+        if approved or limit is None:
+            return
+        now = self._clock()
+        wanted = self._wanted.setdefault(route, deque(maxlen=limit.deletes + 1))
+        wanted.append(now)
+        if len(wanted) > limit.deletes and now - wanted[0] < limit.window:
+            raise BrakeOn(
+                f"brake: more than {limit.deletes} deletes within {limit.window:.0f} s. If they are meant:  "
+                f"hookmirror brake release '{route}'"
+            )
