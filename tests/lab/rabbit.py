@@ -118,6 +118,17 @@ class RabbitNode:
     def stop(self) -> None:
         """Kill the node and its port mapper, and delete its files."""
         self.kill()
-        if epmd := shutil.which("epmd"):
-            subprocess.run([epmd, "-port", str(self._epmd), "-kill"], capture_output=True, check=False)
+        self._end_port_mapper()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end_port_mapper(self) -> None:
+        """It refuses to end for as long as it has not noticed that the node is dead."""
+        epmd = shutil.which("epmd")
+        deadline = time.monotonic() + 5
+        while epmd and time.monotonic() < deadline:
+            ended = subprocess.run(
+                [epmd, "-port", str(self._epmd), "-kill"], capture_output=True, check=False
+            )
+            if b"not allowed" not in ended.stdout:
+                return
+            time.sleep(0.1)
