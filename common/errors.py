@@ -10,6 +10,7 @@
     │   ├── StoreAway         timeout, reset, 5xx, or an answer nobody knows
     │   ├── UnknownRoute          no route of this name is configured here (yet, or any more)
     │   ├── Corrupt           the bytes are not those that were promised
+    │   ├── UploadGone        the copy in parts that was under way is no more: begin it anew
     │   ├── SourceMoved       the object changed while it was read       (does not count)
     │   ├── QueueAway         the broker cannot take a message now       (does not count)
     │   ├── KeyBusy           another delivery of this key is under way  (does not count)
@@ -72,6 +73,10 @@ class TryAgain(HookmirrorError):
 
 class StoreAway(TryAgain):
     """The store did not answer, or answered with an error that says nothing about the object."""
+
+
+class UploadGone(TryAgain):
+    """The target no longer knows the upload in parts: finished, aborted or expired. Begin a new one."""
 
 
 class SourceMoved(TryAgain):

@@ -52,8 +52,12 @@ class Task(BaseModel):
     upload: Upload | None = None
 
     def look(self) -> "Task":
-        """Return the same task with no claim: look at the key, compare, agree."""
-        return self.model_copy(update={"claim": None, "etag": None, "event": "look", "upload": None})
+        """Return the same task with no claim: look at the key, compare, agree.
+
+        A look is not approved: what a person let past the brake was this delete, not every later one.
+        """
+        about_this_try = {"claim": None, "etag": None, "event": "look", "approved": False, "upload": None}
+        return self.model_copy(update=about_this_try)
 
     def encode(self) -> bytes:
         """Return the task as JSON, the form in which it is queued."""

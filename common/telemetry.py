@@ -30,6 +30,8 @@ class Action(StrEnum):
     RETRIED = "retried"
     BURIED = "buried"
     LOST = "lost"
+    PAUSED = "paused"
+    RESUMED = "resumed"
     QUEUE = "queue"
     REPLAYED = "replayed"
     DROPPED = "dropped"

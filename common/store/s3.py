@@ -14,7 +14,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from common.errors import Corrupt, Refused, StoreAway
+from common.errors import Corrupt, Refused, RouteDown, StoreAway
 from common.settings import StoreSettings
 from common.store.aws import Account
 from common.store.failures import error_code, translate
@@ -168,7 +168,7 @@ class S3Bucket:
         for pause in PAUSES:
             try:
                 response = await self._send(method, url, headers, body)
-            except StoreAway:
+            except (StoreAway, RouteDown):
                 await asyncio.sleep(pause)
                 continue
             if response.status not in {500, 502, 504}:
@@ -192,6 +192,8 @@ class S3Bucket:
                 allow_redirects=False,
                 skip_auto_headers=skip,
             )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise RouteDown(f"{method} {self.name}: unreachable: {error!r}") from error  # nothing was sent
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise StoreAway(f"{method} {self.name}: no answer: {error!r}") from error
 

@@ -38,6 +38,7 @@ TASKS = st.builds(
     etag=st.none() | TEXT,
     event=TEXT,
     received=st.floats(0, 4e9),
+    approved=st.booleans(),
 )
 
 
@@ -123,6 +124,12 @@ def test_a_look_drops_the_claim_and_keeps_the_name_of_the_object(task: Task) -> 
     assert (look.claim, look.etag, look.event) == (None, None, "look")
     assert (look.id, look.route, look.key, look.received) == (task.id, task.route, task.key, task.received)
     assert look.look() == look
+
+
+def test_an_approved_delete_leaves_a_look_that_the_brake_counts_again() -> None:
+    approved = Task(route="r", key="k", claim=Claim.REMOVED).model_copy(update={"approved": True})
+    assert Task.decode(approved.encode()).approved
+    assert not approved.look().approved
 
 
 def test_a_task_does_not_change() -> None:
