@@ -1,11 +1,40 @@
-"""What an S3 store says when it fails, and what that means."""
+"""What an S3 store says when it fails, what that means, and the verdict that follows."""
+
+import random
+from itertools import combinations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import HookmirrorError, Refused, RouteDown, SourceMoved, StoreAway, Throttled, TryAgain
-from common.store.failures import OBJECT, ROUTE, THROTTLE, error_code, translate
+from common.errors import (
+    Corrupt,
+    HookmirrorError,
+    Refused,
+    RouteDown,
+    SourceMoved,
+    StoreAway,
+    Throttled,
+    TryAgain,
+    UploadGone,
+)
+from common.queue.port import Bury, Retry
+from common.store.failures import (
+    AGAIN,
+    BROKEN,
+    BUCKET,
+    CLOCK,
+    CODES,
+    CREDENTIALS,
+    MOVED,
+    OBJECT,
+    PLACEMENT,
+    THROTTLE,
+    UPLOAD,
+    error_code,
+    translate,
+)
+from worker.verdict import judge
 
 
 def document(code: str, message: str = "Because.") -> bytes:
@@ -15,24 +44,51 @@ def document(code: str, message: str = "Because.") -> bytes:
     ).encode()
 
 
-TABLE = [
-    *((code, 400, Refused) for code in sorted(OBJECT)),
-    *((code, 400, RouteDown) for code in sorted(ROUTE)),
-    *((code, 503, Throttled) for code in sorted(THROTTLE)),
+CLASSES: list[tuple[frozenset[str], type[HookmirrorError]]] = [
+    (AGAIN, StoreAway),
+    (BROKEN, Corrupt),
+    (UPLOAD, UploadGone),
+    (MOVED, SourceMoved),
+    (OBJECT, Refused),
+    (CREDENTIALS, RouteDown),
+    (CLOCK, RouteDown),
+    (BUCKET, RouteDown),
+    (PLACEMENT, RouteDown),
+    (THROTTLE, Throttled),
 ]
 
+TABLE = [(code, error) for codes, error in CLASSES for code in sorted(codes)]
 
-@pytest.mark.parametrize(("code", "status", "error"), TABLE)
-def test_every_code_of_the_table_has_its_meaning(
-    code: str, status: int, error: type[HookmirrorError]
+
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 409, 412, 429, 500, 501, 503, 507])
+@pytest.mark.parametrize(("code", "error"), TABLE)
+def test_every_code_of_the_table_has_its_meaning_whatever_status_it_comes_with(
+    code: str, error: type[HookmirrorError], status: int
 ) -> None:
     assert type(translate(status, document(code), doing="GET b")) is error
 
 
-def test_no_code_means_two_things() -> None:
-    assert not OBJECT & ROUTE
-    assert not OBJECT & THROTTLE
-    assert not ROUTE & THROTTLE
+@pytest.mark.parametrize("attempt", [1, 12, 5000])
+@pytest.mark.parametrize(("code", "error"), [*TABLE, ("SomethingNew", StoreAway), ("", StoreAway)])
+def test_every_code_has_the_verdict_of_its_class(
+    code: str, error: type[HookmirrorError], attempt: int
+) -> None:
+    failure = translate(400, document(code), doing="GET b", retry_after="90")
+    verdict = judge(failure, attempt, attempts=12, rng=random.Random(1))
+    counted = error in {StoreAway, Corrupt, UploadGone}
+    if error is Refused or (counted and attempt >= 12):
+        assert isinstance(verdict, Bury)
+    else:
+        assert isinstance(verdict, Retry)
+        assert verdict.counts is counted
+        assert verdict.after >= 90
+    assert code in verdict.why
+
+
+def test_no_code_means_two_things_and_the_test_feeds_them_all() -> None:
+    for (one, _), (other, _) in combinations(CLASSES, 2):
+        assert not one & other
+    assert {code for code, _ in TABLE} == set(CODES)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +102,23 @@ def test_no_code_means_two_things() -> None:
         ("InvalidAccessKeyId", RouteDown),
         ("SignatureDoesNotMatch", RouteDown),
         ("NoSuchBucket", RouteDown),
+        ("RequestTimeTooSkewed", RouteDown),
+        ("ExpiredToken", RouteDown),
+        ("QuotaExceeded", RouteDown),
+        ("InvalidStorageClass", RouteDown),
         ("SlowDown", Throttled),
+        ("ServiceUnavailable", Throttled),
+        ("KMS.ThrottlingException", Throttled),
+        ("BadDigest", Corrupt),
+        ("IncompleteBody", Corrupt),
+        ("XAmzContentSHA256Mismatch", Corrupt),
+        ("NoSuchUpload", UploadGone),
+        ("PreconditionFailed", SourceMoved),
+        ("InvalidRequest", Refused),
+        ("RequestTimeout", StoreAway),
+        ("InternalError", StoreAway),
+        ("OperationAborted", StoreAway),
+        ("InvalidPart", StoreAway),
     ],
 )
 def test_the_codes_that_matter_most_are_in_the_table(code: str, error: type[HookmirrorError]) -> None:
@@ -73,6 +145,7 @@ def test_the_codes_that_matter_most_are_in_the_table(code: str, error: type[Hook
         (502, StoreAway),
         (503, Throttled),
         (504, StoreAway),
+        (507, RouteDown),
         (599, StoreAway),
     ],
 )
