@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 from common.errors import ConfigError, RouteDown, StoreAway
 from common.settings import StoreSettings
 from common.store.failures import translate
-from common.store.port import Entry
+from common.store.port import Entry, OpenUpload
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -98,7 +98,8 @@ class Account:
             frozen = await credentials.get_frozen_credentials()
         except (BotoCoreError, ClientError) as error:
             raise RouteDown(f"stores.{self._name}: the credentials cannot be renewed: {error}") from error
-        request = AWSRequest(method, url, headers=dict(headers))
+        # With the host given, botocore need not find it in the URL at every request.
+        request = AWSRequest(method, url, headers={**headers, "host": urlsplit(url).netloc})
         _PayloadUnsigned(frozen, "s3", self._settings.region).add_auth(request)
         return dict(request.headers.items())
 
@@ -113,6 +114,18 @@ class Account:
             raise _translate(error, f"list {bucket}") from error
         except BotoCoreError as error:
             raise StoreAway(f"list {bucket}: {error}") from error
+
+    async def uploads(self, bucket: str, prefix: str) -> AsyncIterator[OpenUpload]:
+        """Yield the uploads that `bucket` holds open below `prefix`."""
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
+        try:
+            async for page in pages:
+                for item in page.get("Uploads", []):
+                    yield OpenUpload(item["Key"], item["UploadId"], item["Initiated"].timestamp())
+        except ClientError as error:
+            raise _translate(error, f"list uploads of {bucket}") from error
+        except BotoCoreError as error:
+            raise StoreAway(f"list uploads of {bucket}: {error}") from error
 
     async def check(self, bucket: str) -> None:
         """Ask for `bucket` itself. Raises `RouteDown` when it is missing or shut."""

@@ -2,12 +2,12 @@
 
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from common.errors import RouteDown
-from common.store.port import Entry, State
+from common.errors import RouteDown, SourceMoved, UploadGone
+from common.store.port import Entry, OpenUpload, Part, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +22,39 @@ class MemoryReading:
         return self.content
 
 
+@dataclass(slots=True)
+class _Upload:
+    bucket: str
+    key: str
+    headers: dict[str, str]
+    metadata: dict[str, str]
+    parts: dict[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Contents:
+    """What all buckets of a store have in common."""
+
+    buckets: dict[str, dict[str, MemoryReading]] = field(default_factory=dict)
+    uploads: dict[str, _Upload] = field(default_factory=dict)
+    ticks: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+
 class MemoryBucket:
     """One bucket: a dictionary."""
 
-    def __init__(
-        self, name: str, buckets: dict[str, dict[str, MemoryReading]], clock: "itertools.count[int]"
-    ) -> None:
+    def __init__(self, name: str, contents: _Contents) -> None:
         self.name = name
-        self._buckets = buckets
-        self._clock = clock
+        self._contents = contents
 
     @property
     def _objects(self) -> dict[str, MemoryReading]:
-        if self.name not in self._buckets:
+        if self.name not in self._contents.buckets:
             raise RouteDown(f"NoSuchBucket: {self.name}")
-        return self._buckets[self.name]
+        return self._contents.buckets[self.name]
+
+    def _tick(self) -> str:
+        return f"tick {next(self._contents.ticks)}"
 
     async def head(self, key: str) -> State | None:
         """See the port."""
@@ -48,13 +66,66 @@ class MemoryBucket:
         """See the port."""
         yield self._objects.get(key)
 
+    async def read_range(self, key: str, start: int, end: int, *, etag: str) -> bytes:
+        """See the port."""
+        found = self._objects.get(key)
+        if found is None or found.state.etag != etag:
+            raise SourceMoved(f"the object has no longer the ETag {etag}")
+        return found.content[start:end]
+
+    async def part_size(self, key: str, *, etag: str) -> int | None:
+        """See the port."""
+        return None
+
     async def write(
         self, key: str, body: bytes, *, headers: Mapping[str, str], metadata: Mapping[str, str]
     ) -> None:
         """See the port."""
-        etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
-        state = State(etag, len(body), f"tick {next(self._clock)}", "", dict(headers), dict(metadata))
+        state = State(_md5(body), len(body), self._tick(), "", dict(headers), dict(metadata))
         self._objects[key] = MemoryReading(state, body)
+
+    async def create_upload(
+        self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> str:
+        """See the port."""
+        id_ = self._tick()
+        self._contents.uploads[id_] = _Upload(self.name, key, dict(headers), dict(metadata))
+        return id_
+
+    def _open(self, upload: str) -> _Upload:
+        if upload not in self._contents.uploads:
+            raise UploadGone(f"NoSuchUpload: {upload}")
+        return self._contents.uploads[upload]
+
+    async def upload_part(self, key: str, upload: str, number: int, body: bytes) -> str:
+        """See the port."""
+        self._open(upload).parts[number] = body
+        return _md5(body)
+
+    async def parts(self, key: str, upload: str) -> dict[int, Part]:
+        """See the port."""
+        return {number: Part(_md5(body), len(body)) for number, body in self._open(upload).parts.items()}
+
+    async def complete_upload(self, key: str, upload: str, etags: Sequence[str]) -> str:
+        """See the port."""
+        kept = self._open(upload)
+        body = b"".join(kept.parts[number] for number in range(1, len(etags) + 1))
+        etag = f"{_md5(b''.join(map(bytes.fromhex, etags)))}-{len(etags)}"
+        self._objects[key] = MemoryReading(
+            State(etag, len(body), self._tick(), "", kept.headers, kept.metadata), body
+        )
+        del self._contents.uploads[upload]
+        return etag
+
+    async def abort_upload(self, key: str, upload: str) -> None:
+        """See the port."""
+        self._contents.uploads.pop(upload, None)
+
+    async def uploads(self, prefix: str = "") -> AsyncIterator[OpenUpload]:
+        """See the port."""
+        for id_, upload in list(self._contents.uploads.items()):
+            if upload.bucket == self.name and upload.key.startswith(prefix):
+                yield OpenUpload(upload.key, id_, 0.0)
 
     async def delete(self, key: str) -> None:
         """See the port."""
@@ -76,17 +147,20 @@ class MemoryStore:
     """Buckets by name; only those made with `create` exist."""
 
     def __init__(self) -> None:
-        self._buckets: dict[str, dict[str, MemoryReading]] = {}
-        self._clock = itertools.count(1)
+        self._contents = _Contents()
 
     def create(self, name: str) -> MemoryBucket:
         """Make the bucket `name` and return it."""
-        self._buckets.setdefault(name, {})
+        self._contents.buckets.setdefault(name, {})
         return self.bucket(name)
 
     def bucket(self, name: str) -> MemoryBucket:
         """See the port."""
-        return MemoryBucket(name, self._buckets, self._clock)
+        return MemoryBucket(name, self._contents)
 
     async def close(self) -> None:
         """Nothing to close."""
+
+
+def _md5(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()

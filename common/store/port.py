@@ -6,7 +6,7 @@ bucket, a refusal, a timeout are errors of `common.errors`, never None. Keys are
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,6 +23,14 @@ CONTENT_HEADERS = (
     "expires",
 )
 """The standard headers that belong to an object and travel with it."""
+
+
+PLACEMENT_HEADERS = (
+    "x-amz-storage-class",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id",
+)
+"""The headers that say where and how a target keeps an object; a route's choice, never the source's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,23 @@ class Entry:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of an open upload, as the store lists it."""
+
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """An upload that was neither completed nor aborted; `started` in epoch seconds."""
+
+    key: str
+    id: str
+    started: float
+
+
 class Reading(Protocol):
     """An open read of one state of an object; `body` gives the bytes of that state or raises."""
 
@@ -96,6 +121,13 @@ class Bucket(Protocol):
     def read(self, key: str) -> AbstractAsyncContextManager[Reading | None]:
         """Open the object; None for a definite NoSuchKey."""
 
+    async def read_range(self, key: str, start: int, end: int, *, etag: str) -> bytes:
+        """Return bytes `start` to `end` (exclusive) of the state that has this ETag. Raises `SourceMoved`
+        when the object has another by now."""
+
+    async def part_size(self, key: str, *, etag: str) -> int | None:
+        """Return the size of the first part of an object uploaded in parts, None when the store won't say."""
+
     async def write(
         self, key: str, body: bytes, *, headers: Mapping[str, str], metadata: Mapping[str, str]
     ) -> None:
@@ -103,6 +135,26 @@ class Bucket(Protocol):
 
     async def delete(self, key: str) -> None:
         """Delete the object; one that is not there is fine."""
+
+    async def create_upload(
+        self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> str:
+        """Begin an upload in parts and return its id."""
+
+    async def upload_part(self, key: str, upload: str, number: int, body: bytes) -> str:
+        """Store part `number` (from 1) with a checksum that the store verifies; return its ETag."""
+
+    async def parts(self, key: str, upload: str) -> dict[int, Part]:
+        """Return the parts stored so far, by number."""
+
+    async def complete_upload(self, key: str, upload: str, etags: Sequence[str]) -> str:
+        """Make the object of its parts, whose ETags are given in order; return the object's ETag."""
+
+    async def abort_upload(self, key: str, upload: str) -> None:
+        """Give an upload up and free its parts; one that is gone is fine."""
+
+    def uploads(self, prefix: str = "") -> AsyncIterator[OpenUpload]:
+        """Yield the uploads open below `prefix`."""
 
     def list(self, prefix: str = "") -> AsyncIterator[Entry]:
         """Yield what the bucket lists below `prefix`, in its own order."""

@@ -7,18 +7,23 @@ quarter of what it costs through the full SDK (docs/decisions/0004).
 import asyncio
 import base64
 import hashlib
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from urllib.parse import quote
+from dataclasses import replace
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
-
-from common.errors import Corrupt, Refused, RouteDown, StoreAway
+from common.errors import Corrupt, Refused, RouteDown, SourceMoved, StoreAway
+from common.errors import Corrupt, Refused, SourceMoved, StoreAway
 from common.settings import StoreSettings
 from common.store.aws import Account
 from common.store.failures import error_code, translate
-from common.store.port import CONTENT_HEADERS, Entry, State
+from common.store.multipart import MultipartVerbs, rest_of
+from common.store.pace import Pace
+from common.store.port import CONTENT_HEADERS, PLACEMENT_HEADERS, Entry, OpenUpload, State
 
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30)
 
@@ -28,31 +33,31 @@ PAUSES = (0.2, 1.0)
 _META = "x-amz-meta-"
 _SSE = "x-amz-server-side-encryption"
 
-MAX_ANSWER = 2**20
-"""Bytes of an answer that is no object: more is not read."""
-
 
 class S3Store:
     """One S3 cloud. Make one with `open`."""
 
-    def __init__(self, account: Account, session: aiohttp.ClientSession) -> None:
+    def __init__(self, account: Account, session: aiohttp.ClientSession, pace: Pace) -> None:
         self._account = account
         self._session = session
+        self._pace = pace
 
     @classmethod
     async def open(cls, name: str, settings: StoreSettings) -> "S3Store":
         """Return the store `name`, with nothing asked of it yet. Raises `ConfigError` without credentials."""
         account = await Account.open(name, settings)
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20)
+        trusted = ssl.create_default_context(cafile=settings.ca_bundle) if settings.ca_bundle else True
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ssl=trusted)
+        jar = aiohttp.DummyCookieJar()  # a store's cookies are nobody's business
         # Bytes as they are stored: nothing is to be unpacked on the way through.
         session = aiohttp.ClientSession(
-            connector=connector, timeout=TIMEOUT, auto_decompress=False, trust_env=True
+            connector=connector, timeout=TIMEOUT, auto_decompress=False, cookie_jar=jar
         )
-        return cls(account, session)
+        return cls(account, session, Pace(settings.max_requests_per_second, name=name))
 
     def bucket(self, name: str) -> "S3Bucket":
         """See the port."""
-        return S3Bucket(name, self._account, self._session)
+        return S3Bucket(name, self._account, self._session, self._pace)
 
     async def close(self) -> None:
         """See the port."""
@@ -78,14 +83,16 @@ class S3Reading:
         return body
 
 
-class S3Bucket:
+class S3Bucket(MultipartVerbs):
     """One bucket of one store."""
 
-    def __init__(self, name: str, account: Account, session: aiohttp.ClientSession) -> None:
+    def __init__(self, name: str, account: Account, session: aiohttp.ClientSession, pace: Pace) -> None:
         self.name = name
         self._account = account
         self._session = session
+        self._pace = pace
         self._base = account.address(name)
+        self._proxy = _proxy_for(self._base)
 
     async def head(self, key: str) -> State | None:
         """See the port. A HEAD's 404 has no body to tell a missing key from a missing bucket: then a
@@ -98,6 +105,28 @@ class S3Bucket:
         async with self.read(key) as reading:
             return reading.state if reading else None
 
+    async def read_range(self, key: str, start: int, end: int, *, etag: str) -> bytes:
+        """See the port."""
+        pinned = {"range": f"bytes={start}-{end - 1}", "if-match": f'"{etag}"'}
+        async with self._request("GET", key, headers=pinned) as response:
+            if response.status != 206:
+                body = await rest_of(response)
+                raise (
+                    SourceMoved("deleted")
+                    if error_code(body) == "NoSuchKey"
+                    else self._failure(response, body)
+                )
+            return await S3Reading(replace(_state(response), size=end - start), response).body()
+
+    async def part_size(self, key: str, *, etag: str) -> int | None:
+        """See the port."""
+        async with self._request(
+            "HEAD", key, query="partNumber=1", headers={"if-match": f'"{etag}"'}
+        ) as response:
+            if response.status != 206 or "x-amz-mp-parts-count" not in response.headers:
+                return None
+            return int(response.headers["Content-Length"])
+
     @asynccontextmanager
     async def read(self, key: str) -> AsyncIterator[S3Reading | None]:
         """See the port."""
@@ -105,7 +134,7 @@ class S3Bucket:
             if response.status == 200:
                 yield S3Reading(_state(response), response)
                 return
-            body = await _rest(response)
+            body = await rest_of(response)
             if response.status != 404 or error_code(body) != "NoSuchKey":
                 raise self._failure(response, body)
         yield None
@@ -115,14 +144,10 @@ class S3Bucket:
     ) -> None:
         """See the port. The checksum is Content-MD5, which every S3 store knows."""
         digest = hashlib.md5(body, usedforsecurity=False).digest()
-        sent = {name: value for name, value in headers.items() if name in CONTENT_HEADERS}
-        sent |= {f"{_META}{name}": value for name, value in metadata.items()}
-        for name, value in sent.items():
-            if not _is_text(value):
-                raise Refused(f"the value of {name} is not UTF-8, and no header can carry it unchanged")
+        sent = object_headers(headers, metadata)
         sent["content-md5"] = base64.b64encode(digest).decode()
         async with self._request("PUT", key, headers=sent, body=body) as response:
-            answer = await _rest(response)
+            answer = await rest_of(response)
             if response.status != 200 or error_code(answer):
                 raise self._failure(response, answer)
 
@@ -130,7 +155,7 @@ class S3Bucket:
         """See the port."""
         async with self._request("DELETE", key) as response:
             if response.status not in {200, 204}:
-                body = await _rest(response)
+                body = await rest_of(response)
                 if error_code(body) != "NoSuchKey":
                     raise self._failure(response, body)
 
@@ -146,17 +171,31 @@ class S3Bucket:
         """Make the bucket; one that is there already is fine."""
         await self._account.create(self.name)
 
+    def _object_headers(self, headers: Mapping[str, str], metadata: Mapping[str, str]) -> dict[str, str]:
+        return object_headers(headers, metadata)
+
+    def uploads(self, prefix: str = "") -> AsyncIterator[OpenUpload]:
+        """See the port."""
+        return self._account.uploads(self.name, prefix)
+
     def _failure(self, response: aiohttp.ClientResponse, body: bytes) -> Exception:
         doing = f"{response.method} {self.name}"
         return translate(response.status, body, doing=doing, retry_after=response.headers.get("Retry-After"))
 
     @asynccontextmanager
     async def _request(
-        self, method: str, key: str, *, headers: Mapping[str, str] | None = None, body: bytes | None = None
+        self,
+        method: str,
+        key: str,
+        *,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Yield the answer to one signed request. No answer at all, or a 5xx, is tried again at once or
         twice: every verb here may be repeated."""
-        response = await self._persist(method, f"{self._base}/{quote(key, safe='/~')}", headers or {}, body)
+        url = f"{self._base}/{quote(key, safe='/~')}{'?' if query else ''}{query}"
+        response = await self._persist(method, url, headers or {}, body)
         try:
             yield response
         finally:
@@ -180,22 +219,41 @@ class S3Bucket:
     async def _send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
     ) -> aiohttp.ClientResponse:
+        sent = await self._pace.turn()
         signed = await self._account.sign(method, url, headers)
         # aiohttp would add a Content-Type to a body that has none; S3 has its own default.
         skip = ("Content-Type",)
         try:
-            return await self._session.request(
+            response = await self._session.request(
                 method,
                 URL(url, encoded=True),
                 headers=signed,
                 data=body,
                 allow_redirects=False,
+                proxy=self._proxy,
                 skip_auto_headers=skip,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise RouteDown(f"{method} {self.name}: unreachable: {error!r}") from error  # nothing was sent
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise StoreAway(f"{method} {self.name}: no answer: {error!r}") from error
+        if response.status in {429, 503}:
+            self._pace.slowed(sent, seconds(response.headers.get("Retry-After")))
+        elif response.status < 500:
+            self._pace.went_well(sent)
+        return response
+
+
+def object_headers(headers: Mapping[str, str], metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the request headers that give an object `headers` and `metadata`. Raises `Refused` for a value
+    that no header can carry."""
+    allowed = {*CONTENT_HEADERS, *PLACEMENT_HEADERS}
+    sent = {name: value for name, value in headers.items() if name in allowed}
+    sent |= {f"{_META}{name}": value for name, value in metadata.items()}
+    for name, value in sent.items():
+        if not _is_text(value):
+            raise Refused(f"the value of {name} is not UTF-8, and no header can carry it unchanged")
+    return sent
 
 
 def _is_text(value: str) -> bool:
@@ -203,17 +261,11 @@ def _is_text(value: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-async def _rest(response: aiohttp.ClientResponse) -> bytes:
-    """Return a short answer, or the beginning of one that is not."""
-    body = bytearray()
-    try:
-        async for chunk in response.content.iter_chunked(2**16):
-            body += chunk
-            if len(body) > MAX_ANSWER:
-                break
-        return bytes(body)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise StoreAway(f"{response.method}: the answer broke off: {error!r}") from error
+def _proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment names for `url`. Asked for once: with `trust_env` aiohttp would
+    look again, in a thread, at every request."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def _state(response: aiohttp.ClientResponse) -> State:

@@ -1,12 +1,13 @@
 """The store port's contract, on memory, on moto (which keeps every key) and on SeaweedFS (which checks)."""
 
+import hashlib
 from collections.abc import AsyncIterator, Iterator
 from uuid import uuid4
 
 import pytest
 from moto.server import ThreadedMotoServer
 
-from common.errors import RouteDown
+from common.errors import RouteDown, SourceMoved, UploadGone
 from common.store.memory import MemoryStore
 from common.store.port import Bucket, Entry, Store
 from common.store.s3 import S3Store
@@ -201,3 +202,55 @@ async def test_every_legal_key_goes_through_as_it_is(request: pytest.FixtureRequ
     for key in keys:
         await bucket.delete(key)
     assert await listed(bucket) == []
+
+
+MIB = 2**20
+
+
+async def test_a_range_is_read_of_the_state_it_is_pinned_to(bucket: Bucket) -> None:
+    await bucket.write("key", bytes(range(100)), headers={}, metadata={})
+    first = await bucket.head("key")
+    assert first is not None
+    assert await bucket.read_range("key", 10, 20, etag=first.etag) == bytes(range(10, 20))
+    await bucket.write("key", b"another", headers={}, metadata={})
+    with pytest.raises(SourceMoved):
+        await bucket.read_range("key", 0, 5, etag=first.etag)
+    await bucket.delete("key")
+    with pytest.raises(SourceMoved):
+        await bucket.read_range("key", 0, 5, etag=first.etag)
+
+
+async def test_an_object_is_made_of_its_parts(bucket: Bucket) -> None:
+    bodies = [b"a" * 5 * MIB, b"b" * 5 * MIB, b"c"]
+    upload = await bucket.create_upload(
+        "folder/key +é", headers={"content-type": "text/x"}, metadata={"colour": "blue"}
+    )
+    assert [(o.key, o.id) async for o in bucket.uploads("folder/")] == [("folder/key +é", upload)]
+    for number in (3, 1, 2):
+        await bucket.upload_part("folder/key +é", upload, number, bodies[number - 1])
+    parts = await bucket.parts("folder/key +é", upload)
+    assert {number: part.size for number, part in parts.items()} == {1: 5 * MIB, 2: 5 * MIB, 3: 1}
+    assert await bucket.head("folder/key +é") is None
+    etag = await bucket.complete_upload("folder/key +é", upload, [parts[n].etag for n in (1, 2, 3)])
+    state = await bucket.head("folder/key +é")
+    assert state is not None
+    assert (state.etag, state.size, dict(state.metadata)) == (etag, 10 * MIB + 1, {"colour": "blue"})
+    assert etag == multipart_etag(bodies)
+    assert await body_of(bucket, "folder/key +é") == b"".join(bodies)
+
+
+def multipart_etag(bodies: list[bytes]) -> str:
+    """The ETag S3 gives an object of these parts."""
+    digests = b"".join(hashlib.md5(body, usedforsecurity=False).digest() for body in bodies)
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(bodies)}"
+
+
+async def test_an_aborted_upload_is_gone_and_leaves_no_object(bucket: Bucket) -> None:
+    upload = await bucket.create_upload("key", headers={}, metadata={})
+    await bucket.upload_part("key", upload, 1, b"x")
+    await bucket.abort_upload("key", upload)
+    await bucket.abort_upload("key", upload)
+    assert [o async for o in bucket.uploads()] == []
+    with pytest.raises(UploadGone):
+        await bucket.parts("key", upload)
+    assert await bucket.head("key") is None

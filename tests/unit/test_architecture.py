@@ -29,7 +29,7 @@ ONE_PLACE_EACH = {
     "aiobotocore": ["common/store/aws.py"],
     "boto3": [],
     "botocore": ["common/store/aws.py"],
-    "aiohttp": ["common/store/s3.py", "console/demo/*.py"],
+    "aiohttp": ["common/store/s3.py", "common/store/multipart.py", "console/demo/*.py"],
     "fastapi": ["receiver/app.py"],
     "starlette": ["receiver/app.py"],
     "uvicorn": ["receiver/program.py"],

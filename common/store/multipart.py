@@ -1,0 +1,125 @@
+"""The verbs of a copy in parts: create, upload a part, list the parts, complete, abort."""
+
+import base64
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from urllib.parse import quote
+from xml.sax.saxutils import escape
+
+import aiohttp
+
+from common.errors import StoreAway
+from common.store.failures import error_code
+from common.store.port import Part
+
+MAX_ANSWER = 2**20
+"""Bytes of an answer that is no object: more is not read."""
+
+_PART = re.compile(r"<Part>(.*?)</Part>", re.DOTALL)
+
+
+class MultipartVerbs(ABC):
+    """What an S3 bucket can do with parts, over its one way to send a request."""
+
+    @abstractmethod
+    def _request(
+        self,
+        method: str,
+        key: str,
+        *,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Yield the answer to one signed request."""
+
+    @abstractmethod
+    def _failure(self, response: aiohttp.ClientResponse, body: bytes) -> Exception:
+        """Return our error for an answer that is no success."""
+
+    @abstractmethod
+    def _object_headers(self, headers: Mapping[str, str], metadata: Mapping[str, str]) -> dict[str, str]:
+        """Return the request headers that describe an object."""
+
+    async def create_upload(
+        self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> str:
+        """See the port."""
+        sent = self._object_headers(headers, metadata)
+        async with self._request("POST", key, query="uploads=", headers=sent) as response:
+            answer = await self._success(response)
+            return _text(answer, "UploadId")
+
+    async def upload_part(self, key: str, upload: str, number: int, body: bytes) -> str:
+        """See the port."""
+        digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+        query = f"partNumber={number}&uploadId={quote(upload, safe='')}"
+        async with self._request(
+            "PUT", key, query=query, headers={"content-md5": digest}, body=body
+        ) as response:
+            await self._success(response)
+            return response.headers.get("ETag", "").strip('"')
+
+    async def parts(self, key: str, upload: str) -> dict[int, Part]:
+        """See the port."""
+        found: dict[int, Part] = {}
+        marker = 0
+        while True:
+            query = f"max-parts=1000&part-number-marker={marker}&uploadId={quote(upload, safe='')}"
+            async with self._request("GET", key, query=query) as response:
+                answer = await self._success(response)
+            for xml in _PART.findall(answer):
+                number = int(_text(xml, "PartNumber"))
+                etag = _text(xml, "ETag").replace("&quot;", "").replace("&#34;", "").strip('"')
+                found[number] = Part(etag, int(_text(xml, "Size")))
+            if "<IsTruncated>true</IsTruncated>" not in answer or max(found, default=0) == marker:
+                return found
+            marker = max(found)
+
+    async def complete_upload(self, key: str, upload: str, etags: Sequence[str]) -> str:
+        """See the port. A 200 may still carry an error: the store answers before it has finished."""
+        parts = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><ETag>&quot;{escape(etag)}&quot;</ETag></Part>"
+            for number, etag in enumerate(etags, 1)
+        )
+        body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
+        query = f"uploadId={quote(upload, safe='')}"
+        async with self._request("POST", key, query=query, body=body) as response:
+            answer = await self._success(response)
+            return _text(answer, "ETag").replace("&quot;", "").replace("&#34;", "").strip('"')
+
+    async def abort_upload(self, key: str, upload: str) -> None:
+        """See the port."""
+        async with self._request("DELETE", key, query=f"uploadId={quote(upload, safe='')}") as response:
+            if response.status not in {200, 204, 404}:
+                raise self._failure(response, await rest_of(response))
+
+    async def _success(self, response: aiohttp.ClientResponse) -> str:
+        """Return the text of an answer that says it went well."""
+        body = await rest_of(response)
+        if response.status != 200 or error_code(body):
+            raise self._failure(response, body)
+        return body.decode(errors="replace")
+
+
+def _text(xml: str, name: str) -> str:
+    found = re.search(f"<{name}>([^<]*)</{name}>", xml)
+    if found is None:
+        raise StoreAway(f"the answer has no {name}")
+    return found[1]
+
+
+async def rest_of(response: aiohttp.ClientResponse) -> bytes:
+    """Return a short answer, or the beginning of one that is not."""
+    body = bytearray()
+    try:
+        async for chunk in response.content.iter_chunked(2**16):
+            body += chunk
+            if len(body) > MAX_ANSWER:
+                break
+        return bytes(body)
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise StoreAway(f"{response.method}: the answer broke off: {error!r}") from error
