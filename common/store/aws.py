@@ -70,7 +70,12 @@ class Account:
             s3={"addressing_style": settings.addressing},
         )
         client = await stack.enter_async_context(
-            session.client("s3", endpoint_url=settings.endpoint, config=config)
+            session.client(
+                "s3",
+                endpoint_url=settings.endpoint,
+                config=config,
+                verify=str(settings.ca_bundle) if settings.ca_bundle else None,
+            )
         )
         account = cls(name, settings, session, client)
         account._stack = stack

@@ -16,8 +16,8 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
-from common.errors import Corrupt, Refused, RouteDown, SourceMoved, StoreAway
-from common.errors import Corrupt, Refused, SourceMoved, StoreAway
+
+from common.errors import Corrupt, Refused, RouteDown, SourceMoved, StoreAway, Throttled
 from common.settings import StoreSettings
 from common.store.aws import Account
 from common.store.failures import error_code, translate
@@ -237,8 +237,8 @@ class S3Bucket(MultipartVerbs):
             raise RouteDown(f"{method} {self.name}: unreachable: {error!r}") from error  # nothing was sent
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise StoreAway(f"{method} {self.name}: no answer: {error!r}") from error
-        if response.status in {429, 503}:
-            self._pace.slowed(sent, seconds(response.headers.get("Retry-After")))
+        if response.status in {429, 503} and isinstance(refusal := self._failure(response, b""), Throttled):
+            self._pace.slowed(sent, refusal.retry_after)
         elif response.status < 500:
             self._pace.went_well(sent)
         return response
