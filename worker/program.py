@@ -11,6 +11,7 @@ from common.telemetry import Action, log
 from worker.attempt import Attempt, Observer, log_attempt
 from worker.brake import Brake
 from worker.mirror import Mirror, Route
+from worker.pause import Pauses
 from worker.pool import Pool
 from worker.transfer import Budget
 
@@ -52,7 +53,8 @@ async def run(
         routes = {route.id: open_route(route, stores) for route in settings.routes}
         brake = Brake({route.id: route.brake for route in settings.routes})
         mirror = Mirror(queue, look_after=worker.look_after, budget=Budget(worker.memory), brake=brake)
-        attempt = Attempt(queue, mirror, routes, attempts=worker.attempts, observers=observers)
+        pauses = await stack.enter_async_context(Pauses(mirror))  # left before the stores that it probes
+        attempt = Attempt(queue, pauses, routes, attempts=worker.attempts, observers=observers)
         limits = {Lane.LIVE: worker.concurrency, Lane.BULK: max(1, worker.concurrency // BULK_SHARE)}
         log(Action.STARTED, "worker started", routes=sorted(routes), concurrency=worker.concurrency)
         cut_off = await Pool(queue, attempt, limits).run(stop, drain=worker.drain)

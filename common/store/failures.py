@@ -10,7 +10,8 @@
 | OBJECT              | Refused     | Bury: this object never                                             |
 | ROUTE               | RouteDown   | Retry, no attempt; `worker/pause.py` asks whether everything stopped |
 
-The codes are those of Amazon's list of S3 errors, and the ones that MinIO and Ceph add to it. A code that may mean several things stands where the least harm is done: counted, and tried again.
+The codes are those of Amazon's list of S3 errors, and the ones that MinIO and Ceph add to it. A code
+that may mean several things stands where the least harm is done: counted, and tried again.
 """
 
 import re
