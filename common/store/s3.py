@@ -17,7 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
-from common.errors import Corrupt, Refused, RouteDown, SourceMoved, StoreAway, Throttled
+from common.errors import ConfigError, Corrupt, Refused, RouteDown, SourceMoved, StoreAway, Throttled
 from common.settings import StoreSettings
 from common.store.aws import Account
 from common.store.failures import error_code, translate
@@ -45,8 +45,8 @@ class S3Store:
     @classmethod
     async def open(cls, name: str, settings: StoreSettings) -> "S3Store":
         """Return the store `name`, with nothing asked of it yet. Raises `ConfigError` without credentials."""
+        trusted = _trusted(name, settings)
         account = await Account.open(name, settings)
-        trusted = ssl.create_default_context(cafile=settings.ca_bundle) if settings.ca_bundle else True
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ssl=trusted)
         jar = aiohttp.DummyCookieJar()  # a store's cookies are nobody's business
         # Bytes as they are stored: nothing is to be unpacked on the way through.
@@ -254,6 +254,18 @@ def object_headers(headers: Mapping[str, str], metadata: Mapping[str, str]) -> d
         if not _is_text(value):
             raise Refused(f"the value of {name} is not UTF-8, and no header can carry it unchanged")
     return sent
+
+
+def _trusted(name: str, settings: StoreSettings) -> ssl.SSLContext | bool:
+    """Return whom to believe that he is the store: those in its `ca_bundle`, else those the system trusts."""
+    if settings.ca_bundle is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=settings.ca_bundle)
+    except OSError as error:
+        raise ConfigError(
+            f"stores.{name}.ca_bundle: {settings.ca_bundle}: {error}. Name a file of PEM certificates."
+        ) from error
 
 
 def _is_text(value: str) -> bool:

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import hashlib
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,7 +27,8 @@ from common.errors import (
     TryAgain,
 )
 from common.settings import StoreSettings
-from common.store import s3
+from common.store import pace, s3
+from common.store.pace import Pace
 from common.store.port import State
 from common.store.s3 import S3Bucket, S3Store
 from worker.transfer import fetch
@@ -169,6 +172,7 @@ async def store(listening: Server) -> AsyncIterator[S3Store]:
 @pytest.fixture
 def bucket(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> S3Bucket:
     monkeypatch.setattr(s3, "PAUSES", (0, 0))
+    monkeypatch.setattr(store, "_pace", Pace(name="test"))  # what one test was refused slows no other
     return store.bucket("b")
 
 
@@ -430,6 +434,45 @@ async def test_a_throttled_head_waits_as_long_as_the_store_asked(
     throttled = await failure(head(bucket))
     assert isinstance(throttled, TryAgain)
     assert throttled.retry_after == 17
+
+
+async def gather(*calls: Awaitable[object]) -> list[object]:
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_a_burst_of_slow_down_slows_the_whole_store_and_it_recovers(
+    server: Server, bucket: S3Bucket, store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "HOLD", 0.3)
+    monkeypatch.setattr(pace, "RECOVERY", 1.0)
+    server.answers = [*[error(503, "SlowDown")] * 40, found()]
+    refused = await gather(*(write(bucket) for _ in range(40)))
+    assert {type(answer) for answer in refused} == {Throttled}
+    rate = store._pace.rate
+    assert rate == 20  # one cut for all forty
+
+    began = time.monotonic()
+    await gather(write(bucket), read(store.bucket("another")))
+    assert time.monotonic() - began > 0.25  # nobody is let through before the rest is over
+    assert len(server.requests) == 42
+
+    await gather(*(write(bucket) for _ in range(10)))
+    assert time.monotonic() - began > 0.25 + 0.15  # and then only so many a second, a few more each second
+    while math.isfinite(store._pace.rate):
+        assert store._pace.rate >= rate
+        rate = store._pace.rate
+        await write(bucket)
+
+
+async def test_a_store_is_asked_no_more_often_than_configured(server: Server) -> None:
+    server.answers = [found()]
+    store = await S3Store.open("test", settings_of(server).model_copy(update={"max_requests_per_second": 50}))
+    try:
+        bucket, began = store.bucket("b"), time.monotonic()
+        await gather(*(write(bucket) for _ in range(30)))
+        assert time.monotonic() - began > 0.5
+    finally:
+        await store.close()
 
 
 @every_verb

@@ -1,0 +1,106 @@
+"""The S3 store over TLS: whom it believes to be the store."""
+
+import asyncio
+import datetime
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from common.errors import ConfigError, TryAgain
+from common.settings import StoreSettings
+from common.store import s3
+from common.store.s3 import S3Bucket, S3Store
+from tests.integration.test_s3_faults import Server, found, settings_of
+
+
+def name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def certificate(
+    subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, by: ec.EllipticCurvePrivateKey
+) -> x509.Certificate:
+    """Return a certificate of `subject`, made by `issuer`; one of itself is an authority's."""
+    now = datetime.datetime.now(datetime.UTC)
+    authority = x509.BasicConstraints(ca=subject == issuer, path_length=None)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name(subject))
+        .issuer_name(name(issuer))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(authority, critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(by, hashes.SHA256())
+    )
+
+
+def pem(made: x509.Certificate) -> bytes:
+    return made.public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    """An authority of nobody's but ours: its certificate; beside it what a server of its needs."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes(pem(certificate("our CA", keys[0], "our CA", keys[0])))
+    secret = keys[1].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "server.pem").write_bytes(pem(certificate("store", keys[1], "our CA", keys[0])) + secret)
+    return bundle
+
+
+@pytest.fixture
+async def server(authority: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
+    for variable in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(s3, "PAUSES", ())
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority.with_name("server.pem"))
+    server = Server([found()])
+    listener = await asyncio.start_server(server.talk, "127.0.0.1", 0, ssl=context)
+    server.port = listener.sockets[0].getsockname()[1]
+    yield server
+    listener.close()
+
+
+def settings(server: Server, ca_bundle: Path | None) -> StoreSettings:
+    endpoint = f"https://127.0.0.1:{server.port}"
+    return settings_of(server).model_copy(update={"endpoint": endpoint, "ca_bundle": ca_bundle})
+
+
+@pytest.mark.parametrize("call", [lambda b: b.head("k"), lambda b: b.check()], ids=["objects", "buckets"])
+async def test_a_store_with_a_certificate_of_the_bundle_is_believed_and_no_other(
+    server: Server, authority: Path, call: Callable[[S3Bucket], Awaitable[object]]
+) -> None:
+    believing = await S3Store.open("test", settings(server, authority))
+    doubting = await S3Store.open("test", settings(server, None))
+    try:
+        await call(believing.bucket("b"))
+        assert server.asked == "HEAD"
+        with pytest.raises(TryAgain, match=r"(?i)certificate"):
+            await call(doubting.bucket("b"))
+        assert server.asked == "HEAD"
+    finally:
+        await believing.close()
+        await doubting.close()
+
+
+async def test_a_bundle_that_holds_no_certificate_is_an_error_that_names_it(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("no certificate")
+    with pytest.raises(ConfigError, match=r"stores\.mcs\.ca_bundle.*PEM"):
+        await S3Store.open("mcs", settings(Server(), bundle))
