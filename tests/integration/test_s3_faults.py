@@ -5,7 +5,7 @@ import base64
 import hashlib
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import unquote
@@ -375,7 +375,7 @@ async def test_only_200_is_a_write(server: Server, bucket: S3Bucket, status: int
         ("EntityTooLarge", Refused),
         ("KeyTooLongError", Refused),
         ("MetadataTooLarge", Refused),
-        ("BadDigest", StoreAway),
+        ("BadDigest", Corrupt),
         ("NoSuchBucket", RouteDown),
         ("SignatureDoesNotMatch", RouteDown),
         ("RequestTimeTooSkewed", RouteDown),
@@ -533,9 +533,27 @@ async def test_a_store_that_never_answers_is_away(
 
 
 @every_verb
-async def test_a_store_that_is_not_there_is_away(server: Server, bucket: S3Bucket, verb: Verb) -> None:
-    bucket._base = "http://127.0.0.1:1/b"
-    assert type(await failure(verb(bucket))) is StoreAway
+async def test_an_endpoint_that_cannot_be_reached_is_no_fault_of_the_task(
+    server: Server, bucket: S3Bucket, verb: Verb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was sent: refused connections and unknown hosts stop every object, and cost no attempt."""
+    monkeypatch.setattr(s3, "PAUSES", (0, 0))
+    tries = 0
+    for nowhere in ("http://127.0.0.1:1/b", "http://nowhere.invalid/b"):
+        bucket._base = nowhere
+        sign = bucket._account.sign
+
+        async def counted(method: str, url: str, headers: Mapping[str, str]) -> dict[str, str]:
+            nonlocal tries
+            tries += 1
+            return await sign(method, url, headers)  # noqa: B023 - called within this turn of the loop
+
+        with monkeypatch.context() as patch:
+            patch.setattr(bucket._account, "sign", counted)
+            error = await failure(verb(bucket))
+        assert type(error) is RouteDown
+        assert not error.counts
+    assert tries == 2 * (1 + len(s3.PAUSES)), "it is tried for seconds first"
 
 
 async def test_a_write_is_signed_and_carries_its_checksum_its_headers_and_its_metadata(
