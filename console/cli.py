@@ -5,7 +5,7 @@ import sys
 import click
 
 from common.errors import ConfigError, HookmirrorError
-from console import dead, init, run, sign, status
+from console import brake, dead, init, run, sign, status
 from console.demo import demo
 
 
@@ -29,10 +29,21 @@ def hookmirror() -> None:
     Looking after it:
       hookmirror status
       hookmirror dead list
+      hookmirror brake list
     """
 
 
-commands = (init.init, run.up, run.receiver_, run.worker_, status.status, dead.dead, sign.sign, demo.demo)
+commands = (
+    init.init,
+    run.up,
+    run.receiver_,
+    run.worker_,
+    status.status,
+    dead.dead,
+    brake.brake,
+    sign.sign,
+    demo.demo,
+)
 for command in commands:
     hookmirror.add_command(command)
 

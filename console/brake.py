@@ -1,0 +1,118 @@
+"""`hookmirror brake ...`: the deletes that were held because they were too many at once."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from itertools import islice
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from common.errors import Unreadable
+from common.queue.port import DeadLetter, Queue
+from common.task import Task
+from common.telemetry import one_line
+from console.options import config_option, json_option, print_json, print_table, with_queue
+
+HELD = "BrakeOn: brake:"
+"""How the reason of a held delete begins: the error's name and its first word (worker/brake.py)."""
+
+PAGE = 1000
+BATCH = 500
+"""So many at once go back to their lanes before they leave the dead letters."""
+
+Held = tuple[DeadLetter, Task]
+
+
+@click.group()
+def brake() -> None:
+    """List and release the deletes that a route's brake holds.
+
+    A route that wants to delete more in a short time than its brake allows may have lost its bucket by
+    mistake: what is too much is kept as dead letters, until a person says that it is meant.
+    """
+
+
+@brake.command(name="list")
+@config_option
+@json_option
+def list_(config: str | None, as_json: bool) -> None:
+    """List the routes whose brake holds deletes, and how many."""
+    held = with_queue(config, _by_route)
+    if as_json:
+        print_json({route: len(letters) for route, letters in held.items()})
+    elif not held:
+        click.echo("No deletes are held.")
+    else:
+        print_table(_table(held))
+        click.echo("\nNext:  hookmirror brake release ROUTE  |  hookmirror dead list")
+
+
+@brake.command()
+@config_option
+@json_option
+@click.option("--dry-run", is_flag=True, help="Only count what would be released.")
+@click.argument("route")
+def release(config: str | None, as_json: bool, dry_run: bool, route: str) -> None:
+    """Let the held deletes of ROUTE go ahead: they are meant.
+
+    Each is looked at again: what the source has once more is copied and not deleted. What the brake
+    takes back meanwhile waits for another release. Durable in its lane before it leaves the dead
+    letters, so that an interrupted release repeats work and loses none.
+    """
+    count = with_queue(config, lambda queue: _release(queue, route, dry_run=dry_run))
+    if not count:
+        raise click.ClickException(
+            f'no delete of a route called "{route}" is held. See which are:  hookmirror brake list'
+        )
+    if as_json:
+        print_json({"route": route, "would_release" if dry_run else "released": count})
+    else:
+        click.echo(f"{'would release' if dry_run else 'released'}: {count}")
+
+
+async def _held(queue: Queue) -> AsyncIterator[Held]:
+    after: str | None = None
+    while page := await queue.buried(PAGE, after):
+        for letter in page:
+            if letter.why.startswith(HELD):
+                try:
+                    yield letter, Task.decode(letter.body)
+                except Unreadable:
+                    continue  # no worker of this version has held it: it stays where `dead list` shows it
+        after = page[-1].id
+
+
+async def _by_route(queue: Queue) -> dict[str, list[DeadLetter]]:
+    routes: defaultdict[str, list[DeadLetter]] = defaultdict(list)
+    async for letter, task in _held(queue):
+        routes[task.route].append(letter)
+    return dict(routes)
+
+
+async def _release(queue: Queue, route: str, *, dry_run: bool) -> int:
+    # All are listed before the first one goes: those that the brake adds meanwhile nobody has approved.
+    held = [(letter, task) async for letter, task in _held(queue) if task.route == route]
+    if dry_run:
+        return len(held)
+    rest = iter(held)
+    while batch := list(islice(rest, BATCH)):
+        await asyncio.gather(*(_publish(queue, letter, task) for letter, task in batch))
+        await queue.drop([letter.id for letter, _ in batch])
+    return len(held)
+
+
+async def _publish(queue: Queue, letter: DeadLetter, task: Task) -> None:
+    approved = task.model_copy(update={"approved": True})
+    await queue.publish(approved.encode(), lane=letter.lane)
+
+
+def _table(held: dict[str, list[DeadLetter]]) -> Table:
+    table = Table("route", "held deletes", "why", box=None, header_style="bold")
+    table.columns[1].justify = "right"
+    for route, letters in held.items():
+        # Text, since a plain string would be read as markup.
+        why = letters[-1].why.removeprefix(HELD).strip()
+        table.add_row(Text(one_line(route)), str(len(letters)), Text(one_line(why)))
+    return table
