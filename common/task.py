@@ -32,8 +32,9 @@ class Task(BaseModel):
     """One key of one route to be looked at, as it travels through the queue.
 
     `claim` is None for a *look*, which always compares before it writes. `etag` is the ETag the
-    event named, if it did; `received` is when the hook came in (seconds since the epoch), from
-    which the lag is told. `approved` lets a delete pass the brake; `upload` is a copy to go on with.
+    event named, and `size` its bytes, if it did; `received` is when the hook came in (seconds since
+    the epoch), from which the lag is told. `approved` lets a delete pass the brake; `upload` is a copy
+    to go on with.
     Unknown fields are ignored, so that an older worker can read a newer receiver's tasks; another `v`
     is another language and is buried.
     """
@@ -46,6 +47,7 @@ class Task(BaseModel):
     key: str = Field(min_length=1)
     claim: Claim | None = None
     etag: str | None = None
+    size: int | None = None
     event: str = "look"
     received: float = Field(default_factory=time.time)
     approved: bool = False

@@ -28,6 +28,7 @@ class Action(StrEnum):
     SKIPPED = "skipped"
     LOOK_LATER = "look_later"
     RETRIED = "retried"
+    CONTINUED = "continued"
     BURIED = "buried"
     LOST = "lost"
     PAUSED = "paused"

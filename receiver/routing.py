@@ -28,6 +28,7 @@ class Routing:
                 key=key,
                 claim=event.claim,
                 etag=event.etag,
+                size=event.size,
                 event=event.name,
                 received=received,
             )

@@ -6,14 +6,15 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from common.errors import KeyBusy, LostDelivery, UnknownRoute
 from common.queue.port import Bury, Consumer, Delivery, Done, Retry, Verdict
 from common.task import Task
 from common.telemetry import Action, log
-from worker.mirror import Job, Route
-from worker.verdict import Outcome, judge
+from worker.job import Job, Route
+from worker.verdict import Continue, Outcome, judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Attempted:
 
     delivery: Delivery
     task: Task | None
-    result: Outcome | Exception
+    result: Outcome | Continue | Exception
     verdict: Verdict | None
     seconds: float
     lag: float | None
@@ -36,7 +37,7 @@ class Observer(Protocol):
         """Take note."""
 
 
-Act = Callable[[Job], Awaitable[Outcome]]
+Act = Callable[[Job], Awaitable[Outcome | Continue]]
 
 
 class Attempt:
@@ -64,7 +65,7 @@ class Attempt:
         """Try the task once and settle the delivery. Raises only CancelledError: then it stays unsettled."""
         start = time.monotonic()
         task: Task | None = None
-        result: Outcome | Exception
+        result: Outcome | Continue | Exception
         try:
             task = Task.decode(delivery.body)
             result = await self._do(task, delivery)
@@ -81,7 +82,7 @@ class Attempt:
         else:
             self._observe(delivery, task, result, verdict, start)
 
-    async def _do(self, task: Task, delivery: Delivery) -> Outcome:
+    async def _do(self, task: Task, delivery: Delivery) -> Outcome | Continue:
         route = self._routes.get(task.route)
         if route is None:
             raise UnknownRoute(f'no route is called "{task.route}": name one so, or drop the task')
@@ -92,9 +93,9 @@ class Attempt:
             raise KeyBusy("another delivery of this key is under way")
         self._busy.add(key)
         try:
-            return await self._act(
-                Job(task, route, delivery.attempt, delivery.lane, lambda: self._consumer.holds(delivery))
-            )
+            held = partial(self._consumer.holds, delivery)
+            last = delivery.attempt >= self._attempts
+            return await self._act(Job(task, route, delivery.attempt, delivery.lane, held, last))
         finally:
             self._busy.discard(key)
 
@@ -112,7 +113,7 @@ class Attempt:
         self,
         delivery: Delivery,
         task: Task | None,
-        result: Outcome | Exception,
+        result: Outcome | Continue | Exception,
         verdict: Verdict | None,
         start: float,
     ) -> None:
@@ -136,6 +137,8 @@ def log_attempt(attempted: Attempted) -> None:
         fields["lag"] = round(attempted.lag, 3)
     if isinstance(verdict, Done) and isinstance(result, Outcome):
         log(result.action, result.why or result.action.value, size=result.size, **fields)
+    elif isinstance(verdict, Retry) and isinstance(result, Continue):
+        log(Action.CONTINUED, verdict.why, after=verdict.after, counts=verdict.counts, **fields)
     elif isinstance(verdict, Retry):
         level = logging.INFO if isinstance(result, KeyBusy) else logging.WARNING
         log(Action.RETRIED, verdict.why, level=level, after=verdict.after, counts=verdict.counts, **fields)

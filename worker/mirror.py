@@ -6,58 +6,24 @@ promises, in the queue, to look again later*: no write outlives its look.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from common.errors import LostDelivery, SourceMoved, StoreAway
-from common.queue.port import Lane, Publisher
-from common.store.port import Bucket, Reading, State
-from common.task import Task
+from common.queue.port import Publisher
+from common.store.port import Reading, State
 from common.telemetry import Action
 from worker.brake import Brake
-from worker.plan import UNSEEN, Copy, Deletes, LookLater, Skip, contradicts, plan
-from worker.transfer import Budget, fetch, store
-from worker.verdict import Outcome
+from worker.fidelity import described
+from worker.job import SMALL, Job
+from worker.parts import PartsCopy
+from worker.plan import UNSEEN, Copy, LookLater, Skip, contradicts, plan
+from worker.transfer import Budget, fetch
+from worker.verdict import Continue, Outcome
 
 WRITE_WITHIN = 60.0
 """Seconds from the promise to the end of the write. With the 15 minutes for which a signed request can
 stay valid, this must stay below the 20 minutes after which the promised look comes."""
-
-SMALL = 8 * 2**20
-"""Bytes; what is larger is compared before it is copied, even when an event comes for the first time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A configured route, with its buckets opened."""
-
-    id: str
-    source: Bucket
-    target: Bucket
-    target_prefix: str = ""
-    deletes: Deletes = "mirror"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One attempt at one task. `held` says whether the delivery is still ours."""
-
-    task: Task
-    route: Route
-    attempt: int
-    lane: Lane
-    held: Callable[[], bool]
-
-    @property
-    def target_key(self) -> str:
-        """The key on the target."""
-        return self.route.target_prefix + self.task.key
-
-    @property
-    def compares(self) -> bool:
-        """A look, or a delivery that came back: compare first, for it may well be done already."""
-        return self.task.claim is None or self.attempt > 1
 
 
 class Mirror:
@@ -68,21 +34,29 @@ class Mirror:
         self._look_after = look_after
         self._budget = budget
         self._brake = brake
+        self._parts = PartsCopy(budget)
 
-    async def __call__(self, job: Job) -> Outcome:
-        """Do the job. Raises only errors of `common.errors`."""
+    async def __call__(self, job: Job) -> Outcome | Continue:
+        """Do the job, or as much of it as one delivery should. Raises only errors of `common.errors`."""
         source, key = job.route.source, job.task.key
         if job.compares:
             return await self._agree(job, await source.head(key), None)
         async with source.read(key) as reading:
-            return await self._agree(job, reading.state if reading else None, reading)
+            state = reading.state if reading else None
+            if state is None or state.size <= SMALL:
+                return await self._agree(job, state, reading)
+        return await self._agree(job, state, None)  # with the large body let go of, unread
 
-    async def _agree(self, job: Job, source: State | None, reading: Reading | None) -> Outcome:
+    async def _agree(self, job: Job, source: State | None, reading: Reading | None) -> Outcome | Continue:
         task = job.task
         if contradicts(source, task.claim, task.etag):
             await self._promise_look(job)
         target = await job.route.target.head(job.target_key) if self._must_compare(job, source) else UNSEEN
         step = plan(source, target, task.claim, job.route.deletes)
+        if isinstance(step, Copy) and source is not None and source.size > SMALL:
+            return await self._copy_parts(job, source)
+        if task.upload is not None:
+            await self._parts.abandon(job, task.upload)  # whatever it was to become is not wanted any more
         if isinstance(step, LookLater):
             return Outcome(Action.LOOK_LATER, "the source has no such key although the event says created")
         if isinstance(step, Skip):
@@ -99,17 +73,32 @@ class Mirror:
     async def _reread(self, job: Job) -> Outcome:
         """Copy what the source holds by now, which need not be what was compared."""
         async with job.route.source.read(job.task.key) as reading:
-            if reading is None:
-                raise SourceMoved("the object was deleted between the look and the read")
+            if reading is None or reading.state.size > SMALL:
+                raise SourceMoved("the object changed between the look and the read")
             return await self._copy(job, reading)
 
     async def _copy(self, job: Job, reading: Reading) -> Outcome:
-        async with self._budget.take(reading.state.size):
+        source = reading.state
+        async with self._budget.take(source.size):
+            await job.route.meter.take(source.size)
             body = await fetch(reading)
+            headers, metadata = described(source, job.route.placement)
             await self._promise_look(job)
             async with _touching(job):
-                await store(job.route.target, job.target_key, body, reading.state)
-        return Outcome(Action.COPIED, size=reading.state.size)
+                await job.route.target.write(job.target_key, body, headers=headers, metadata=metadata)
+        return Outcome(Action.COPIED, size=source.size)
+
+    async def _copy_parts(self, job: Job, source: State) -> Outcome | Continue:
+        upload = job.task.upload
+        if upload is None:
+            return await self._parts.begin(job, source)
+        parts = await self._parts.carry_on(job, source, upload)
+        if isinstance(parts, Continue):
+            return parts
+        await self._promise_look(job)
+        async with _touching(job):
+            await job.route.target.complete_upload(job.target_key, upload.id, parts)
+        return Outcome(Action.COPIED, size=source.size)
 
     async def _delete(self, job: Job) -> Outcome:
         self._brake.admit(job.route.id, approved=job.task.approved)

@@ -30,8 +30,8 @@ from common.errors import Corrupt, RouteDown, StoreAway, Throttled, TryAgain
 from common.store.port import Bucket
 from common.telemetry import Action, log
 from worker.attempt import Act
-from worker.mirror import Job, Route
-from worker.verdict import Outcome
+from worker.job import Job, Route
+from worker.verdict import Continue, Outcome
 
 WAITS = (1, 2, 5, 10, 30)
 """Seconds between one probe and the next; the last one for ever."""
@@ -104,7 +104,7 @@ class Pauses:
         """Return the routes that are paused now, and why."""
         return {route: line.pause.why for route, line in self._lines.items() if line.pause}
 
-    async def __call__(self, job: Job) -> Outcome:
+    async def __call__(self, job: Job) -> Outcome | Continue:
         """Do the job, or raise `RouteDown` at once while its route is paused."""
         line = self._lines.setdefault(job.route.id, _Line())
         self._admit(line)
@@ -126,8 +126,8 @@ class Pauses:
             raise RouteDown(f"the route is paused: {line.pause.why}")
         line.pause.trial = False
 
-    def _succeeded(self, line: _Line, route: Route, outcome: Outcome) -> None:
-        proven = outcome.action in PROOF
+    def _succeeded(self, line: _Line, route: Route, outcome: Outcome | Continue) -> None:
+        proven = isinstance(outcome, Continue) or outcome.action in PROOF
         if proven:
             line.failed.clear()
         if line.pause is not None and line.pause.in_doubt:

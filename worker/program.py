@@ -5,12 +5,14 @@ from contextlib import AsyncExitStack
 
 from common.queue.port import Lane, Queue
 from common.settings import RouteSettings, Settings
+from common.store.pace import Meter
 from common.store.port import Store
 from common.store.s3 import S3Store
 from common.telemetry import Action, log
 from worker.attempt import Attempt, Observer, log_attempt
 from worker.brake import Brake
-from worker.mirror import Mirror, Route
+from worker.job import Route
+from worker.mirror import Mirror
 from worker.pause import Pauses
 from worker.pool import Pool
 from worker.transfer import Budget
@@ -40,7 +42,19 @@ def open_route(route: RouteSettings, stores: dict[str, Store]) -> Route:
         stores[target].bucket(target_bucket),
         route.target_prefix,
         route.deletes,
+        placement(route),
+        Meter(route.max_bytes_per_second),
     )
+
+
+def placement(route: RouteSettings) -> dict[str, str]:
+    """Return the headers that say how the route's target keeps its objects."""
+    chosen = {
+        "x-amz-storage-class": route.storage_class,
+        "x-amz-server-side-encryption": route.sse,
+        "x-amz-server-side-encryption-aws-kms-key-id": route.kms_key,
+    }
+    return {name: value for name, value in chosen.items() if value}
 
 
 async def run(

@@ -1,4 +1,4 @@
-"""The bytes: read under a budget, checked against what the source promised, written with a checksum."""
+"""The bytes of one read: under a budget, and checked against what the source promised."""
 
 import asyncio
 import hashlib
@@ -7,11 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from common.errors import Corrupt, Refused, StoreAway
-from common.store.port import MARK, Bucket, Reading, State
-
-MAX_OBJECT = 64 * 2**20
-"""Bytes; larger objects need parts."""
+from common.errors import Corrupt, StoreAway
+from common.store.port import Reading
 
 READ_WITHIN = 300.0
 """Seconds for a body to arrive: RabbitMQ takes a delivery back that is held for long."""
@@ -69,11 +66,8 @@ async def fetch(reading: Reading) -> bytes:
     """Return the body being read, proven to be that of its state: `Corrupt` when its MD5 is not the ETag.
 
     An ETag that is no MD5 (of a multipart or an encrypted object) proves nothing and is let pass.
-    Raises `Refused` for more than MAX_OBJECT bytes.
     """
     state = reading.state
-    if state.size > MAX_OBJECT:
-        raise Refused(f"{state.size} bytes are more than the {MAX_OBJECT} that one PUT carries here")
     try:
         async with asyncio.timeout(READ_WITHIN):
             body = await reading.body()
@@ -84,18 +78,3 @@ async def fetch(reading: Reading) -> bytes:
         if digest != state.etag:
             raise Corrupt(f"the bytes have MD5 {digest}, the source says {state.etag}")
     return body
-
-
-async def store(target: Bucket, key: str, body: bytes, source: State) -> None:
-    """Write `body` to the target with the source's headers, metadata and identity."""
-    headers = dict(source.headers)
-    if encoding := _without_chunked(headers.pop("content-encoding", "")):
-        headers["content-encoding"] = encoding
-    await target.write(key, body, headers=headers, metadata={**source.metadata, MARK: source.identity})
-
-
-def _without_chunked(encoding: str) -> str:
-    """`aws-chunked` is how a body was sent, not what it is; some stores keep it by mistake."""
-    return ",".join(
-        part for part in (p.strip() for p in encoding.split(",")) if part not in {"", "aws-chunked"}
-    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from common.backoff import delay
 from common.errors import Never, TryAgain
 from common.queue.port import MAX_DELAY, Bury, Done, Retry, Verdict
+from common.task import Task
 from common.telemetry import Action
 
 
@@ -18,7 +19,19 @@ class Outcome:
     size: int = 0
 
 
-def judge(result: Outcome | Exception, attempt: int, *, attempts: int, rng: random.Random) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """The attempt did part of the work; the rest is `task`, for whoever takes it after `after` seconds."""
+
+    task: Task
+    why: str
+    counts: bool = False
+    after: float = 0.0
+
+
+def judge(
+    result: Outcome | Continue | Exception, attempt: int, *, attempts: int, rng: random.Random
+) -> Verdict:
     """Return the verdict on attempt number `attempt` (from 1) of at most `attempts`.
 
     What is not in our error tree is a defect of ours or unknown: it is retried like a store that is
@@ -26,6 +39,10 @@ def judge(result: Outcome | Exception, attempt: int, *, attempts: int, rng: rand
     """
     if isinstance(result, Outcome):
         return Done(result.action)
+    if isinstance(result, Continue) and not (result.counts and attempt >= attempts):
+        return Retry(result.after, result.why, counts=result.counts, body=result.task.encode())
+    if isinstance(result, Continue):
+        return Bury(f"{result.why} (attempt {attempt} of {attempts})")
     why = f"{type(result).__name__}: {result}"
     if isinstance(result, Never):
         return Bury(why)

@@ -29,8 +29,9 @@ PLACEMENT_HEADERS = (
     "x-amz-storage-class",
     "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-aws-kms-key-id",
+    "x-amz-tagging",
 )
-"""The headers that say where and how a target keeps an object; a route's choice, never the source's."""
+"""Headers of a write that no read shows: where and how a target keeps the object, and its tags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class State:
     version: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: str = ""
+    """The object's tags, in the form of a URL's query, "" for none."""
     opaque: bool = False
     """The store encrypts with a key of its own or of the user's: the ETag says nothing of the bytes."""
 
@@ -54,7 +57,8 @@ class State:
     def identity(self) -> str:
         """What tells this state from any other. The ETag alone misses a change of metadata, and
         last-modified counts whole seconds: hence a digest of headers and metadata besides."""
-        about = [sorted(self.headers.items()), sorted((k, v) for k, v in self.metadata.items() if k != MARK)]
+        metadata = sorted((k, v) for k, v in self.metadata.items() if k != MARK)
+        about = [sorted(self.headers.items()), metadata, *([self.tags] if self.tags else [])]
         digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
         return f"{self.etag};{self.size};{self.last_modified};{self.version};{digest}"
 

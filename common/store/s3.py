@@ -7,11 +7,13 @@ quarter of what it costs through the full SDK (docs/decisions/0004).
 import asyncio
 import base64
 import hashlib
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from urllib.parse import quote, urlsplit
+from html import unescape
+from urllib.parse import quote, urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -30,6 +32,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30)
 PAUSES = (0.2, 1.0)
 """Seconds between the tries of one request; a task that still fails waits for its next attempt."""
 
+_TAG = re.compile(r"<Tag>\s*<Key>([^<]*)</Key>\s*<Value>([^<]*)</Value>\s*</Tag>")
 _META = "x-amz-meta-"
 _SSE = "x-amz-server-side-encryption"
 
@@ -99,11 +102,23 @@ class S3Bucket(MultipartVerbs):
         GET follows."""
         async with self._request("HEAD", key) as response:
             if response.status == 200:
-                return _state(response)
+                return await self._tagged(key, response)
             if response.status != 404:
                 raise self._failure(response, b"")
         async with self.read(key) as reading:
             return reading.state if reading else None
+
+    async def _tagged(self, key: str, response: aiohttp.ClientResponse) -> State:
+        """Return the state in the answer, with its tags if it says that there are any."""
+        state = _state(response)
+        if not int(response.headers.get("x-amz-tagging-count", 0)):
+            return state
+        async with self._request("GET", key, query="tagging=") as answer:
+            body = await rest_of(answer)
+            if answer.status != 200:
+                raise self._failure(answer, body)
+        pairs = [(unescape(k), unescape(v)) for k, v in _TAG.findall(body.decode())]
+        return replace(state, tags=urlencode(sorted(pairs)))
 
     async def read_range(self, key: str, start: int, end: int, *, etag: str) -> bytes:
         """See the port."""
@@ -132,7 +147,7 @@ class S3Bucket(MultipartVerbs):
         """See the port."""
         async with self._request("GET", key) as response:
             if response.status == 200:
-                yield S3Reading(_state(response), response)
+                yield S3Reading(await self._tagged(key, response), response)
                 return
             body = await rest_of(response)
             if response.status != 404 or error_code(body) != "NoSuchKey":

@@ -32,6 +32,7 @@ class Event:
     known: bool
     claim: Claim | None
     etag: str | None
+    size: int | None = None
 
 
 def records(body: object) -> list[object]:
@@ -58,7 +59,7 @@ def parse(record: object) -> Event:
     etag = _text(record, "s3", "object", "eTag", needed=False) or _text(
         record, "s3", "object", "etag", needed=False
     )
-    return Event(name, bucket, key, True, claim, etag.strip('"') or None)
+    return Event(name, bucket, key, True, claim, etag.strip('"') or None, _size(record))
 
 
 def keys(written: str, encoding: str) -> list[str]:
@@ -100,6 +101,14 @@ def _text(record: object, *path: str, needed: bool = True) -> str:
     if needed:
         raise Unreadable(f"{'.'.join(path)} is missing or no string")
     return ""
+
+
+def _size(record: Any) -> int | None:
+    """The size, which some senders write as a string; a hint that nothing depends on."""
+    size = record["s3"]["object"].get("size")
+    if isinstance(size, str) and size.isdecimal() and len(size) < 20:
+        return int(size)
+    return size if isinstance(size, int) and not isinstance(size, bool) and 0 <= size < 2**63 else None
 
 
 def _utf8(text: str) -> bytes:

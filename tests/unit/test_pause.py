@@ -23,9 +23,9 @@ from common.store.memory import MemoryBucket, MemoryStore
 from common.task import Task
 from common.telemetry import Action
 from worker import pause
-from worker.mirror import Job, Route
+from worker.job import Job, Route
 from worker.pause import STREAK, WAITS, Pauses
-from worker.verdict import Outcome
+from worker.verdict import Continue, Outcome
 
 DENIED = RouteDown("PUT target: AccessDenied")
 
@@ -93,7 +93,7 @@ class Bench:
             raise error
         return self.outcome
 
-    async def do(self, key: str = "k", route: str = "r") -> Outcome | Exception:
+    async def do(self, key: str = "k", route: str = "r") -> Outcome | Continue | Exception:
         """What becomes of a task; an error as a value."""
         target = self.target if route == "r" else bucket("elsewhere")
         job = Job(
@@ -129,7 +129,7 @@ async def opened() -> AsyncIterator[Bench]:
         yield bench
 
 
-def costs(result: Outcome | Exception) -> bool:
+def costs(result: Outcome | Continue | Exception) -> bool:
     """Whether the try counts as an attempt."""
     assert isinstance(result, TryAgain)
     return result.counts

@@ -7,10 +7,10 @@ from contextlib import suppress
 
 import pytest
 
-from common.errors import Corrupt, Refused
-from common.store.memory import MemoryReading, MemoryStore
-from common.store.port import MARK, State
-from worker.transfer import MAX_OBJECT, Budget, fetch, store
+from common.errors import Corrupt
+from common.store.memory import MemoryReading
+from common.store.port import State
+from worker.transfer import Budget, fetch
 
 
 class Taker:
@@ -176,58 +176,3 @@ async def test_a_body_with_another_md5_is_corrupt() -> None:
 @pytest.mark.parametrize("etag", [md5(b"x") + "-2", "", "0x8D4BCC2E4835CD0", md5(b"x").upper(), "x" * 32])
 async def test_an_etag_that_is_no_md5_proves_nothing(etag: str) -> None:
     assert await fetch(MemoryReading(State(etag, 4), b"body")) == b"body"
-
-
-class Untouched:
-    """A reading whose body may not be asked for."""
-
-    def __init__(self, size: int) -> None:
-        self.state = State("etag", size)
-
-    async def body(self) -> bytes:
-        raise AssertionError("the body was read")
-
-
-async def test_an_object_too_large_for_one_put_is_refused_before_it_is_read() -> None:
-    with pytest.raises(Refused, match=str(MAX_OBJECT + 1)):
-        await fetch(Untouched(MAX_OBJECT + 1))
-
-
-async def test_a_stored_object_carries_the_headers_the_metadata_and_the_identity_of_its_source() -> None:
-    target = MemoryStore().create("target")
-    source = State(md5(b"body"), 4, "Mon", "v1", {"content-type": "image/png"}, {"owner": "me"})
-    await store(target, "k", b"body", source)
-    state = await target.head("k")
-    assert state is not None
-    assert dict(state.headers) == {"content-type": "image/png"}
-    assert dict(state.metadata) == {"owner": "me", MARK: source.identity}
-    assert state.carries(source)
-
-
-async def test_a_mark_that_came_with_the_source_is_replaced_by_its_own() -> None:
-    target = MemoryStore().create("target")
-    source = State("e", 4, metadata={MARK: "of an earlier mirror"})
-    await store(target, "k", b"body", source)
-    state = await target.head("k")
-    assert state is not None
-    assert state.mark == source.identity
-
-
-@pytest.mark.parametrize(
-    ("source", "sent"),
-    [
-        ("aws-chunked", None),
-        ("aws-chunked,gzip", "gzip"),
-        ("gzip, aws-chunked", "gzip"),
-        ("gzip", "gzip"),
-        ("gzip, br", "gzip,br"),
-        ("", None),
-        (" , ", None),
-    ],
-)
-async def test_aws_chunked_is_stripped_from_the_content_encoding(source: str, sent: str | None) -> None:
-    target = MemoryStore().create("target")
-    await store(target, "k", b"body", State("e", 4, headers={"content-encoding": source}))
-    state = await target.head("k")
-    assert state is not None
-    assert state.headers.get("content-encoding") == sent

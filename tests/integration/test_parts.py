@@ -1,0 +1,264 @@
+"""Large objects, copied in parts: whole, in step with what the source is now, and gone on with by anybody."""
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+
+from common.errors import StoreAway
+from common.queue.memory import MemoryQueue
+from common.queue.port import Lane
+from common.store.memory import MemoryBucket, MemoryStore
+from common.store.port import State
+from common.task import Claim, Task
+from worker import parts
+from worker.attempt import Attempt
+from worker.brake import Brake
+from worker.job import SMALL, Route
+from worker.mirror import Mirror
+from worker.parts import MIB, part_size
+from worker.transfer import Budget
+
+BODY = random.Random(1).randbytes(SMALL + 5 * MIB + 17)
+
+
+class Clock:
+    """The time as the tests have it: for the queue's waits, and for how long a copy may take."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class World:
+    """One route between two buckets in memory, and a queue."""
+
+    def __init__(self) -> None:
+        store = MemoryStore()
+        self.source, self.target = store.create("source"), store.create("target")
+        self.clock = Clock()
+        self.queue = MemoryQueue(self.clock)
+        self.attempt = self.worker()
+        self.turns = 0
+
+    def worker(self) -> Attempt:
+        """Another worker on the same queue and buckets."""
+        mirror = Mirror(self.queue, look_after=1200, budget=Budget(64 * MIB), brake=Brake({}))
+        mirror._parts = parts.PartsCopy(Budget(64 * MIB), clock=self.clock)
+        routes = {"r": Route("r", self.source, self.target)}
+        return Attempt(self.queue, mirror, routes, attempts=3, rng=random.Random(1))
+
+    async def put(self, body: bytes, key: str = "k") -> None:
+        await self.source.write(key, body, headers={"content-type": "a/b"}, metadata={"n": "1"})
+        await self.queue.publish(Task(route="r", key=key, claim=Claim.CREATED).encode(), lane=Lane.LIVE)
+
+    async def work(self) -> None:
+        """Do what is ready, and what becomes ready by that, without waiting for any look."""
+        deliveries = self.queue.deliveries(Lane.LIVE, 10)
+        while (await self.queue.counts()).ready[Lane.LIVE]:
+            self.turns += 1
+            await self.attempt(await anext(deliveries))
+        await close(deliveries)
+
+    async def in_step(self) -> bool:
+        ours, theirs = await body(self.source), await body(self.target)
+        return ours == theirs
+
+    async def open_uploads(self) -> int:
+        return len([upload async for upload in self.target.uploads()])
+
+
+async def close(deliveries: object) -> None:
+    assert isinstance(deliveries, AsyncIterator)
+    await deliveries.aclose()  # type: ignore[attr-defined]
+
+
+async def body(bucket: MemoryBucket, key: str = "k") -> bytes | None:
+    async with bucket.read(key) as reading:
+        return await reading.body() if reading else None
+
+
+async def test_a_large_object_arrives_whole_with_its_headers_and_mark() -> None:
+    world = World()
+    await world.put(BODY)
+    await world.work()
+    assert await world.in_step()
+    source, target = await world.source.head("k"), await world.target.head("k")
+    assert source is not None
+    assert target is not None
+    assert target.carries(source)
+    assert (dict(target.headers), target.metadata["n"]) == ({"content-type": "a/b"}, "1")
+    assert target.etag.endswith("-2")
+    assert await world.open_uploads() == 0
+
+
+async def test_a_large_object_in_step_is_not_copied_again() -> None:
+    world = World()
+    await world.put(BODY)
+    await world.work()
+    before = await world.target.head("k")
+    await world.queue.publish(Task(route="r", key="k", claim=Claim.CREATED).encode(), lane=Lane.LIVE)
+    await world.work()
+    assert await world.target.head("k") == before
+
+
+async def test_when_time_is_up_the_task_goes_on_elsewhere_and_repeats_no_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    monkeypatch.setattr(parts, "AT_ONCE", 1)
+    uploaded: list[int] = []
+    original = MemoryBucket.upload_part
+
+    async def slow(self: MemoryBucket, key: str, upload: str, number: int, body: bytes) -> str:
+        uploaded.append(number)
+        world.clock.now += parts.CONTINUE_AFTER
+        return await original(self, key, upload, number, body)
+
+    monkeypatch.setattr(MemoryBucket, "upload_part", slow)
+    await world.put(BODY)
+    await world.work()
+    assert uploaded == [1, 2]
+    assert world.turns == 3  # begun, a part, the other part and the end
+    assert await world.in_step()
+    assert (await world.queue.counts()).dead == 0
+
+
+async def test_a_part_that_fails_is_repeated_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    monkeypatch.setattr(parts, "AT_ONCE", 1)
+    uploaded: list[int] = []
+    original = MemoryBucket.upload_part
+
+    async def flaky(self: MemoryBucket, key: str, upload: str, number: int, body: bytes) -> str:
+        uploaded.append(number)
+        if uploaded == [1, 2]:
+            raise StoreAway("a reset")
+        return await original(self, key, upload, number, body)
+
+    monkeypatch.setattr(MemoryBucket, "upload_part", flaky)
+    await world.put(BODY)
+    await world.work()
+    world.clock.now += 3600
+    await world.work()
+    assert uploaded == [1, 2, 2]
+    assert await world.in_step()
+
+
+async def test_a_source_overwritten_during_the_copy_ends_with_the_newest_and_no_upload_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    original = MemoryBucket.upload_part
+    changes = iter(range(20))
+
+    async def disturbed(self: MemoryBucket, key: str, upload: str, number: int, body: bytes) -> str:
+        if (change := next(changes, None)) is not None:
+            await world.put(BODY + bytes([change]))
+        return await original(self, key, upload, number, body)
+
+    monkeypatch.setattr(MemoryBucket, "upload_part", disturbed)
+    await world.put(BODY)
+    for _ in range(100):
+        await world.work()
+        world.clock.now += 1300
+    assert await world.in_step()
+    assert await world.open_uploads() == 0
+    assert (await world.queue.counts()).dead == 0
+
+
+async def test_a_source_deleted_during_the_copy_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    original = MemoryBucket.upload_part
+
+    async def vanishing(self: MemoryBucket, key: str, upload: str, number: int, body: bytes) -> str:
+        await world.source.delete("k")
+        return await original(self, key, upload, number, body)
+
+    monkeypatch.setattr(MemoryBucket, "upload_part", vanishing)
+    await world.put(BODY)
+    for _ in range(5):
+        await world.work()
+        world.clock.now += 1300
+    assert await body(world.target) is None
+    assert await world.open_uploads() == 0
+
+
+async def test_bytes_that_are_not_the_sources_never_become_an_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    original = MemoryBucket.read_range
+
+    async def flipped(self: MemoryBucket, key: str, start: int, end: int, *, etag: str) -> bytes:
+        part = bytearray(await original(self, key, start, end, etag=etag))
+        part[0] ^= 1
+        return bytes(part)
+
+    monkeypatch.setattr(MemoryBucket, "read_range", flipped)
+    await world.put(BODY)
+    for _ in range(10):
+        await world.work()
+        world.clock.now += 3600
+    assert await body(world.target) is None
+    [letter] = await world.queue.buried(10)
+    assert letter.why.startswith("Corrupt")
+    assert await world.open_uploads() == 0
+
+
+async def test_an_upload_that_somebody_aborted_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    original = MemoryBucket.parts
+    asked = iter((True,))
+
+    async def aborted(self: MemoryBucket, key: str, upload: str) -> object:
+        if next(asked, False):
+            await self.abort_upload(key, upload)
+        return await original(self, key, upload)
+
+    monkeypatch.setattr(MemoryBucket, "parts", aborted)
+    await world.put(BODY)
+    for _ in range(3):
+        await world.work()
+        world.clock.now += 3600
+    assert await world.in_step()
+
+
+async def test_a_body_is_hashed_in_order_whatever_comes_first() -> None:
+    whole = parts.InOrder()
+    pieces = [b"a" * 100, b"b" * 50, b"c"]
+    await asyncio.gather(*(whole.add(n, pieces[n - 1]) for n in (3, 1, 2)))
+    assert whole.digest() == hashlib.md5(b"".join(pieces), usedforsecurity=False).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("size", "etag", "theirs", "part"),
+    [
+        (100 * MIB, "0" * 32, None, 8 * MIB),
+        (100 * MIB, "0" * 32 + "-13", None, 8 * MIB),
+        (100 * MIB, "0" * 32 + "-20", None, 5 * MIB),
+        (100 * MIB, "0" * 32 + "-7", 15 * MIB, 15 * MIB),
+        (100 * MIB, "0" * 32 + "-7", None, 16 * MIB),
+        (100 * MIB, "0" * 32 + "-2", 64 * MIB, 8 * MIB),  # theirs would not fit into memory
+        (300_000 * MIB, "0" * 32, None, 30 * MIB),
+    ],
+)
+def test_the_part_size_follows_the_sources_where_it_can_be_told(
+    size: int, etag: str, theirs: int | None, part: int
+) -> None:
+    assert part_size(size, etag, theirs) == part
+
+
+def test_the_etag_of_parts_is_the_one_s3_gives() -> None:
+    digests = [hashlib.md5(x, usedforsecurity=False) for x in (b"a", b"b")]
+    whole = hashlib.md5(b"".join(d.digest() for d in digests), usedforsecurity=False).hexdigest()
+    assert parts.etag_of_parts([d.hexdigest() for d in digests]) == f"{whole}-2"
+    assert parts.etag_of_parts(["no md5"]) is None
+
+
+def test_a_state_of_parts_is_adopted_when_the_etags_agree() -> None:
+    assert State("x-2", 10).carries(State("x-2", 10))

@@ -1,0 +1,50 @@
+"""What travels with the bytes: headers, metadata, tags, and our own mark."""
+
+import re
+from collections.abc import Mapping
+from email.header import Header
+
+from common.store.port import MARK, State
+
+MAX_METADATA = 2048
+"""Bytes of names and values of user metadata that AWS takes in all."""
+
+TAGGING = "x-amz-tagging"
+
+
+def described(
+    source: State, placement: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the headers and the metadata with which a copy of `source` is written.
+
+    `placement` (storage class, encryption) is the route's. Values that are not ASCII are written as
+    RFC 2047 encoded words, the way AWS itself shows them. When the source's own metadata leaves no
+    room for our mark, the mark yields: such a copy is recognised by ETag and size alone.
+    """
+    headers = dict(source.headers)
+    if encoding := _without_chunked(headers.pop("content-encoding", "")):
+        headers["content-encoding"] = encoding
+    if source.tags:
+        headers[TAGGING] = source.tags
+    metadata = {name: _ascii(value) for name, value in source.metadata.items() if name != MARK}
+    marked = metadata | {MARK: source.identity}
+    fits = _weight(marked) <= MAX_METADATA or _weight(metadata) > MAX_METADATA
+    return headers | dict(placement or {}), marked if fits else metadata
+
+
+def _without_chunked(encoding: str) -> str:
+    """`aws-chunked` is how a body was sent, not what it is; some stores keep it by mistake."""
+    if "aws-chunked" not in encoding:
+        return encoding
+    parts = (part.strip() for part in encoding.split(","))
+    return ",".join(part for part in parts if part not in {"", "aws-chunked"})
+
+
+def _ascii(value: str) -> str:
+    if value.isascii() or re.search("[\ud800-\udfff]", value):
+        return value  # halves of surrogate pairs are bytes that no header can carry: the store refuses them
+    return Header(value, "utf-8", maxlinelen=10_000).encode()
+
+
+def _weight(metadata: Mapping[str, str]) -> int:
+    return sum(len(part.encode(errors="surrogateescape")) for pair in metadata.items() for part in pair)

@@ -1,0 +1,55 @@
+"""What an attempt is about: the task, its route with the buckets opened, what the delivery says."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from common.queue.port import Lane
+from common.store.pace import Meter
+from common.store.port import Bucket
+from common.task import Task
+from worker.plan import Deletes
+
+SMALL = 8 * 2**20
+"""Bytes. What is larger is copied in parts, and is compared first even when its event is new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A configured route, with its buckets opened.
+
+    `placement` are the headers that say how the target keeps an object (storage class, encryption),
+    `meter` the bytes a second that may be copied.
+    """
+
+    id: str
+    source: Bucket
+    target: Bucket
+    target_prefix: str = ""
+    deletes: Deletes = "mirror"
+    placement: Mapping[str, str] = field(default_factory=dict)
+    meter: Meter = field(default_factory=Meter)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt at one task. `held` says whether the delivery is still ours, `last` that no other
+    attempt follows if this one fails."""
+
+    task: Task
+    route: Route
+    attempt: int
+    lane: Lane
+    held: Callable[[], bool]
+    last: bool = False
+
+    @property
+    def target_key(self) -> str:
+        """The key on the target."""
+        return self.route.target_prefix + self.task.key
+
+    @property
+    def compares(self) -> bool:
+        """Whether to compare before anything is read: a look, a delivery that came back, or an object
+        said to be large. It may well be done already."""
+        task = self.task
+        return task.claim is None or self.attempt > 1 or task.upload is not None or (task.size or 0) > SMALL

@@ -1,0 +1,210 @@
+"""A large object, copied in parts: reads pinned to one state, several at a time, and gone on with by
+whichever worker the task comes to next."""
+
+import asyncio
+import hashlib
+import logging
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+
+from common.errors import Corrupt, Never, Refused, SourceMoved, StoreAway, TryAgain, UploadGone
+from common.store.port import State
+from common.task import Upload
+from common.telemetry import Action, log
+from worker.fidelity import described
+from worker.job import Job
+from worker.transfer import READ_WITHIN, Budget
+from worker.verdict import Continue
+
+MIB = 2**20
+SMALLEST_PART, USUAL_PART, LARGEST_PART = 5 * MIB, 8 * MIB, 32 * MIB
+MAX_PARTS = 10_000
+
+AT_ONCE = 4
+"""Parts of one object under way at once; the budget bounds them all."""
+
+CONTINUE_AFTER = 300.0
+"""Seconds after which no further part is begun: the task goes back to the queue and on from there.
+RabbitMQ closes the channel of a delivery held for 30 minutes."""
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_OF_PARTS = re.compile(r"[0-9a-f]{32}-(\d+)")
+
+
+def part_size(size: int, etag: str, theirs: int | None) -> int:
+    """Return the size of the parts in which to copy `size` bytes.
+
+    That of the source's own parts where it can be told (`theirs`, or a usual size that gives as many
+    as the ETag says), for then the ETags agree; else at least 8 MiB and at most 10 000 parts.
+    Raises `Refused` for an object larger than parts of LARGEST_PART can make.
+    """
+    count = int(found[1]) if (found := _OF_PARTS.fullmatch(etag)) else 0
+    usual = (USUAL_PART, SMALLEST_PART, 16 * MIB, 15 * MIB, 10 * MIB, 32 * MIB, 25 * MIB, 20 * MIB)
+    for candidate in (theirs or 0, *usual):
+        if SMALLEST_PART <= candidate <= LARGEST_PART and math.ceil(size / candidate) == count:
+            return candidate
+    needed = max(USUAL_PART, math.ceil(size / MAX_PARTS / MIB) * MIB)
+    if needed > LARGEST_PART:
+        raise Refused(f"{size} bytes are more than {MAX_PARTS} parts of {LARGEST_PART // MIB} MiB")
+    return needed
+
+
+def etag_of_parts(etags: list[str]) -> str | None:
+    """Return the ETag of an object made of parts with these ETags; None when they are no MD5s."""
+    if not all(_MD5.fullmatch(etag) for etag in etags):
+        return None
+    whole = hashlib.md5(b"".join(map(bytes.fromhex, etags)), usedforsecurity=False).hexdigest()
+    return f"{whole}-{len(etags)}"
+
+
+class InOrder:
+    """The MD5 of a whole body whose parts come in any order: each waits for its turn."""
+
+    def __init__(self) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._next = 1
+        self._turn = asyncio.Condition()
+
+    async def add(self, number: int, body: bytes) -> None:
+        """Take part `number` (from 1) when all before it have been taken."""
+        async with self._turn:
+            await self._turn.wait_for(lambda: self._next == number)
+            await asyncio.to_thread(self._md5.update, body)
+            self._next += 1
+            self._turn.notify_all()
+
+    def digest(self) -> str:
+        """Return the MD5 of what was taken, in hex."""
+        return self._md5.hexdigest()
+
+
+class PartsCopy:
+    """Copies large objects under a common byte budget. `clock` is in seconds."""
+
+    def __init__(self, budget: Budget, clock: Callable[[], float] = time.monotonic) -> None:
+        self._budget = budget
+        self._clock = clock
+
+    async def begin(self, job: Job, source: State) -> Continue:
+        """Open an upload on the target and hand it to the queue: only then can nobody lose its id."""
+        theirs = None
+        if _OF_PARTS.fullmatch(source.etag):
+            theirs = await job.route.source.part_size(job.task.key, etag=source.etag)
+        size = part_size(source.size, source.etag, theirs)
+        headers, metadata = described(source, job.route.placement)
+        id_ = await job.route.target.create_upload(job.target_key, headers=headers, metadata=metadata)
+        upload = Upload(id=id_, identity=source.identity, part_size=size)
+        return Continue(job.task.model_copy(update={"upload": upload}), "an upload in parts has begun")
+
+    async def carry_on(self, job: Job, source: State, upload: Upload) -> list[str] | Continue:
+        """Copy what is missing of `upload`. Return the ETags of all parts, or a continuation when time is
+        up or there is nothing to go on with."""
+        fresh = job.task.model_copy(update={"upload": None})
+        if upload.identity != source.identity:
+            await self.abandon(job, upload)
+            return Continue(fresh, "the source changed since the upload began")
+        try:
+            return await self._missing(job, source, upload)
+        except UploadGone as error:
+            return Continue(fresh, str(error), counts=True, after=1)
+        except SourceMoved as error:
+            await self.abandon(job, upload)
+            return Continue(fresh, f"the source changed: {error}", after=1)
+        except (Corrupt, Never):
+            await self.abandon(job, upload)
+            raise
+        except TryAgain as error:
+            if error.counts and job.last:
+                await self.abandon(job, upload)
+            raise
+
+    async def abandon(self, job: Job, upload: Upload) -> None:
+        """Abort the upload; if even that fails it is left to `hookmirror uploads clear`."""
+        try:
+            await job.route.target.abort_upload(job.target_key, upload.id)
+        except TryAgain as error:
+            log(
+                Action.FAILED,
+                f"an upload could not be aborted: {error}",
+                level=logging.WARNING,
+                task=job.task.id,
+                attempt=job.attempt,
+                upload=upload.id,
+            )
+
+    async def _missing(self, job: Job, source: State, upload: Upload) -> list[str] | Continue:
+        have = await job.route.target.parts(job.target_key, upload.id)
+        count = math.ceil(source.size / upload.part_size)
+        spans = {n: _span(n, upload.part_size, source.size) for n in range(1, count + 1)}
+        etags = {n: p.etag for n, p in have.items() if n in spans and p.size == spans[n][1] - spans[n][0]}
+        whole = InOrder() if not etags and _MD5.fullmatch(source.etag) and not source.opaque else None
+        missing = iter([n for n in spans if n not in etags])
+        until = self._clock() + CONTINUE_AFTER
+
+        async def lane() -> None:
+            for number in missing:
+                etags[number] = await self._part(job, source, upload, number, whole)
+                if self._clock() >= until:
+                    return
+
+        await _together(lane for _ in range(AT_ONCE))
+        if len(etags) < count:
+            return Continue(job.task, f"{len(etags)} of {count} parts are copied")
+        ordered = [etags[n] for n in spans]
+        await self._prove(job, source, upload, ordered, whole)
+        return ordered
+
+    async def _part(self, job: Job, source: State, upload: Upload, number: int, whole: InOrder | None) -> str:
+        start, end = _span(number, upload.part_size, source.size)
+        async with self._budget.take(end - start):
+            await job.route.meter.take(end - start)
+            async with _within(READ_WITHIN, f"part {number} has not been read"):
+                body = await job.route.source.read_range(job.task.key, start, end, etag=source.etag)
+            if whole is not None:
+                await whole.add(number, body)
+            async with _within(READ_WITHIN, f"part {number} has not been written"):
+                return await job.route.target.upload_part(job.target_key, upload.id, number, body)
+
+    async def _prove(
+        self, job: Job, source: State, upload: Upload, etags: list[str], whole: InOrder | None
+    ) -> None:
+        """Raise `Corrupt` when what was read is not what the source's ETag stands for.
+
+        A multipart ETag is reproduced when the parts are the source's own. An MD5 is checked when one
+        delivery has read the whole; a copy that was gone on with rests on the pin and the parts' checksums.
+        """
+        if whole is not None and whole.digest() != source.etag:
+            raise Corrupt(f"the bytes have MD5 {whole.digest()}, the source says {source.etag}")
+        ours = etag_of_parts(etags)
+        if ours is None or source.opaque or not source.etag.endswith(f"-{len(etags)}") or ours == source.etag:
+            return
+        theirs = await job.route.source.part_size(job.task.key, etag=source.etag)
+        if theirs == upload.part_size:
+            raise Corrupt(f"the parts make the ETag {ours}, the source says {source.etag}")
+
+
+def _span(number: int, part: int, size: int) -> tuple[int, int]:
+    """The bytes of part `number`: from, and up to but without."""
+    return (number - 1) * part, min(number * part, size)
+
+
+async def _together(lanes: Iterable[Callable[[], Coroutine[object, object, None]]]) -> None:
+    """Run all; the first error ends the others and is raised by itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for lane in lanes:
+                group.create_task(lane())
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+
+
+@asynccontextmanager
+async def _within(seconds: float, what: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise StoreAway(f"{what} within {seconds:.0f} s") from error
