@@ -18,6 +18,7 @@ port = 8080                                  # MCS only calls 80 and 443: put a 
 # Exactly as registered at the source, to the character; its path is the path served. The long random
 # part is the only proof that a caller is the one you told: keep it to yourself.
 public_url = "https://hooks.example.org/webhook/{token}"
+# spool = "hookmirror-spool.db"              # takes hooks while the broker is away: docs/spool.md
 
 [worker]
 concurrency = 32                             # objects at once, in each worker process

@@ -1,6 +1,8 @@
 """The HTTP side: routes, and one table from error to status."""
 
+import asyncio
 import logging
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
@@ -15,14 +17,23 @@ from common.settings import Settings
 from common.telemetry import Action, log
 from receiver.hook import HookEndpoint
 from receiver.routing import Routing
+from receiver.spool import SpoolingPublisher
+
+READY_WITHIN = 1.0
+"""Seconds for the queue to say how deep it is, when there is a spool to go on with."""
 
 RETRY_AFTER = 5
 """Seconds after which a sender is asked to come again when the queue is away."""
 
 
-def make_app(settings: Settings, queue: Queue) -> FastAPI:
-    """Return the application: hooks at the path of `receiver.public_url`, /ping, /healthz, /readyz."""
-    hook = HookEndpoint(queue, Routing(settings.routes, settings.stores), settings.receiver.public_url)
+def make_app(settings: Settings, queue: Queue, spool: SpoolingPublisher | None = None) -> FastAPI:
+    """Return the application: hooks at the path of `receiver.public_url`, /ping, /healthz, /readyz.
+
+    Hooks go to `queue`; with a `spool`, through it.
+    """
+    hook = HookEndpoint(
+        spool or queue, Routing(settings.routes, settings.stores), settings.receiver.public_url
+    )
     app = FastAPI(title="hookmirror receiver", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.post(unquote(settings.receiver.path))  # paths are matched decoded
@@ -46,14 +57,27 @@ def make_app(settings: Settings, queue: Queue) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        """Hooks can be taken: the queue answers."""
+        """Hooks can be taken: the queue answers, or there is a spool that does."""
         try:
-            await queue.counts()
+            return JSONResponse(await _readiness(queue, spool))
         except QueueAway as error:
             return JSONResponse({"status": "waiting", "why": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
-        return JSONResponse({"status": "ready"})
 
     return app
+
+
+async def _readiness(queue: Queue, spool: SpoolingPublisher | None) -> dict[str, str]:
+    """Return what /readyz says of a receiver that can take hooks. Raises `QueueAway` when it cannot."""
+    if spool is None:
+        await queue.counts()
+        return {"status": "ready"}
+    await spool.check()
+    if not spool.away:
+        with suppress(QueueAway, TimeoutError):
+            async with asyncio.timeout(READY_WITHIN):
+                await queue.counts()
+                return {"status": "ready"}
+    return {"status": "ready", "queue": "away, spooling"}
 
 
 def _log_hook(answer: dict[str, Any]) -> None:

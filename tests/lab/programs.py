@@ -29,6 +29,7 @@ url = "{queue}"
 host = "127.0.0.1"
 port = {port}
 public_url = "http://127.0.0.1:{port}/webhook/acceptance"
+{receiver}
 [worker]
 look_after = {look_after}
 {worker}
@@ -109,6 +110,8 @@ class Site:
     target: S3Bucket
     worker: str = ""
     """More lines for [worker]."""
+    receiver: str = ""
+    """More lines for [receiver]."""
     port: int = field(default_factory=lambda: free_ports(1)[0])
     programs: list[Program] = field(default_factory=list)
 
@@ -121,6 +124,7 @@ class Site:
                 queue=self.queue_url,
                 port=self.port,
                 worker=self.worker,
+                receiver=self.receiver,
                 look_after=LOOK_AFTER,
                 source=self.source_endpoint,
                 target=self.target_endpoint,
