@@ -4,7 +4,7 @@ PY := .venv/bin/python
 QUEUE ?=
 CONFIG ?= hookmirror.toml
 
-.PHONY: help env demo test check bench up lock clean
+.PHONY: help env demo test soak check bench up lock clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,6 +21,10 @@ demo: env ## See it work: two S3 servers, a stand-in for MCS, live sync (QUEUE=a
 test: env ## Run every test, on a RabbitMQ node of its own
 	@bash deploy/rabbitmq.sh
 	@$(PY) -m pytest $(ARGS)
+
+soak: env ## Run the long tests: 1 000 events through 50 kills, a worker stopped for a minute, ...
+	@bash deploy/rabbitmq.sh
+	@$(PY) -m pytest -m soak tests/acceptance $(ARGS)
 
 check: env ## Lint and type-check
 	@.venv/bin/ruff check .

@@ -1,18 +1,47 @@
 """Parts that tests share."""
 
+import os
+import secrets
 from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.rabbit import RabbitNode
+from tests.lab.rabbit import Broker, ExternalNode, RabbitNode
+
+# Taken out of the environment: the programs under test refuse a HOOKMIRROR_ variable they do not know.
+SEED = int(os.environ.pop("HOOKMIRROR_TEST_SEED", "") or secrets.randbelow(10**9))
+AMQP_URL = os.environ.pop("HOOKMIRROR_TEST_AMQP_URL", "")
+
+
+def pytest_report_header() -> list[str]:
+    """Say how to see the same again."""
+    return [
+        f"hookmirror: HOOKMIRROR_TEST_SEED={SEED}",
+        f"hookmirror: broker {'of HOOKMIRROR_TEST_AMQP_URL' if AMQP_URL else 'of the tests'}",
+    ]
 
 
 @pytest.fixture(scope="session")
-def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitNode]:
-    """A running node, shared by the session; a test that kills it starts it again."""
-    node = RabbitNode(tmp_path_factory.mktemp("rabbit"))
+def seed() -> int:
+    """What chance is drawn from in the tests that draw anew each time; the run's header names it."""
+    return SEED
+
+
+@pytest.fixture(scope="session")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A running broker, shared by the session: a node of the tests, or that of HOOKMIRROR_TEST_AMQP_URL."""
+    node = ExternalNode(AMQP_URL) if AMQP_URL else RabbitNode(tmp_path_factory.mktemp("rabbit"))
     try:
-        node.start()
+        if isinstance(node, RabbitNode):
+            node.start()
         yield node
     finally:
         node.stop()
+
+
+@pytest.fixture
+def own_rabbit(rabbit: Broker) -> RabbitNode:
+    """The tests' own node; a test that kills it starts it again."""
+    if isinstance(rabbit, ExternalNode):
+        pytest.skip("kills the broker, and that of HOOKMIRROR_TEST_AMQP_URL is somebody else's")
+    return rabbit

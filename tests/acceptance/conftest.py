@@ -7,7 +7,7 @@ import pytest
 
 from console.demo.weed import Weed
 from tests.lab.programs import LOOK_AFTER, Site, site
-from tests.lab.rabbit import RabbitNode
+from tests.lab.rabbit import Broker
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Weed, Wee
 
 
 @pytest.fixture
-async def over_rabbit(clouds: tuple[Weed, Weed], rabbit: RabbitNode, tmp_path: Path) -> AsyncIterator[Site]:
+async def over_rabbit(clouds: tuple[Weed, Weed], rabbit: Broker, tmp_path: Path) -> AsyncIterator[Site]:
     """A site over RabbitMQ."""
     url = await rabbit.wipe(LOOK_AFTER)
     async with site(tmp_path, url, clouds[0].endpoint, clouds[1].endpoint) as here:

@@ -117,7 +117,7 @@ async def test_a_write_that_lands_after_its_worker_died_is_put_right_by_the_prom
 
 
 async def test_every_hook_answered_200_is_done_though_the_broker_is_killed(
-    over_rabbit: Site, rabbit: RabbitNode
+    over_rabbit: Site, own_rabbit: RabbitNode
 ) -> None:
     await services(over_rabbit)
     statuses: list[int] = []
@@ -131,22 +131,22 @@ async def test_every_hook_answered_200_is_done_though_the_broker_is_killed(
 
     senders = [asyncio.create_task(send(number)) for number in range(100)]
     await until(lambda: statuses.count(200) >= 20, "hooks are taken")
-    rabbit.kill()
+    own_rabbit.kill()
     late = [asyncio.create_task(send(number)) for number in range(100, 200)]
     await until(lambda: 503 in statuses, "the receiver refuses while the broker is away")
     assert set(statuses) == {200, 503}
-    await asyncio.to_thread(rabbit.start)
+    await asyncio.to_thread(own_rabbit.start)
     await asyncio.wait_for(asyncio.gather(*senders, *late), 60)
     await in_step(over_rabbit)
 
 
 async def test_a_broker_that_stops_answering_gets_a_503_within_three_seconds(
-    over_rabbit: Site, rabbit: RabbitNode
+    over_rabbit: Site, own_rabbit: RabbitNode
 ) -> None:
     await over_rabbit.run("receiver")
     event = await put(over_rabbit, "k", b"k")
     await deliver(over_rabbit.hook_url, event)
-    rabbit.pause()
+    own_rabbit.pause()
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session:
             for _ in range(3):
@@ -156,7 +156,7 @@ async def test_a_broker_that_stops_answering_gets_a_503_within_three_seconds(
             async with session.get(f"http://127.0.0.1:{over_rabbit.port}/healthz") as response:
                 assert response.status == 200
     finally:
-        rabbit.resume()
+        own_rabbit.resume()
     await deliver(over_rabbit.hook_url, event)
 
 

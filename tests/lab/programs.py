@@ -59,6 +59,11 @@ class Program:
                 [sys.executable, "-m", "console", name], env=environment, stderr=out, start_new_session=True
             )
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
     def lines(self) -> list[dict[str, Any]]:
         """Return the log lines so far; the last may be cut."""
         text = self._log.read_text()
@@ -112,6 +117,7 @@ class Site:
     """More lines for [worker]."""
     receiver: str = ""
     """More lines for [receiver]."""
+    look_after: int = LOOK_AFTER
     port: int = field(default_factory=lambda: free_ports(1)[0])
     programs: list[Program] = field(default_factory=list)
 
@@ -125,7 +131,7 @@ class Site:
                 port=self.port,
                 worker=self.worker,
                 receiver=self.receiver,
-                look_after=LOOK_AFTER,
+                look_after=self.look_after,
                 source=self.source_endpoint,
                 target=self.target_endpoint,
                 access=ACCESS_KEY,
@@ -151,7 +157,7 @@ class Site:
 
     async def counts(self) -> Counts:
         """Return the queue's depths."""
-        queue = await open_queue(self.queue_url, look_after=LOOK_AFTER)
+        queue = await open_queue(self.queue_url, look_after=self.look_after)
         try:
             return await queue.counts()
         finally:

@@ -1,5 +1,6 @@
 """A RabbitMQ node of the tests' own: free ports, own directories, to be killed at will."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -91,10 +92,7 @@ class RabbitNode:
 
     async def wipe(self, *rungs: int) -> str:
         """Delete every queue of ours, those of the waits `rungs` too, and return the node's URL."""
-        connection = await aio_pika.connect(self.url)
-        async with connection, connection.channel() as channel:
-            for item in topology.declarations({*RUNGS, *rungs}):
-                await channel.queue_delete(item.name)
+        await wipe(self.url, *rungs)
         return self.url
 
     def kill(self) -> None:
@@ -132,3 +130,34 @@ class RabbitNode:
             if b"not allowed" not in ended.stdout:
                 return
             time.sleep(0.1)
+
+
+class ExternalNode:
+    """A broker that somebody else runs, perhaps of another version: it cannot be killed from here."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._rungs: set[int] = set()
+
+    async def wipe(self, *rungs: int) -> str:
+        """Delete every queue of ours, those of the waits `rungs` too, and return the broker's URL."""
+        self._rungs |= {*rungs}
+        await wipe(self.url, *rungs)
+        return self.url
+
+    def stop(self) -> None:
+        """Leave nothing of ours behind."""
+        asyncio.run(wipe(self.url, *self._rungs, exchanges=True))
+
+
+Broker = RabbitNode | ExternalNode
+
+
+async def wipe(url: str, *rungs: int, exchanges: bool = False) -> None:
+    """Delete every queue of ours on the broker at `url`, those of the waits `rungs` too."""
+    connection = await aio_pika.connect(url)
+    async with connection, connection.channel() as channel:
+        for item in topology.declarations({*RUNGS, *rungs}):
+            await channel.queue_delete(item.name)
+            if exchanges and item.exchange:
+                await channel.exchange_delete(item.exchange)
