@@ -24,6 +24,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import Self
 
 from common.errors import Corrupt, RouteDown, StoreAway, Throttled, TryAgain
@@ -35,6 +36,9 @@ from worker.verdict import Continue, Outcome
 
 WAITS = (1, 2, 5, 10, 30)
 """Seconds between one probe and the next; the last one for ever."""
+
+DOUBT_WAITS = (5, 30, 120)
+"""The same when in doubt: there a task is tried, which promises one more look each time."""
 
 STREAK = 5
 """So many different objects that fail, with none that was copied or deleted in between, are no accident."""
@@ -173,17 +177,18 @@ class Pauses:
         log(Action.RESUMED, "route works again, its tasks go on", route=route.id, seconds=lasted)
 
     async def _probe(self, line: _Line, pause: _Pause, route: Route) -> None:
-        count = 0
-        while line.pause is pause:
-            wait = WAITS[min(count, len(WAITS) - 1)]
+        waits = DOUBT_WAITS if pause.in_doubt else WAITS
+        for wait in chain(waits, repeat(waits[-1])):
             await self._sleep(wait * self._rng.uniform(0.8, 1.2))
-            count += 1
+            if line.pause is not pause:
+                return
             if await _check(route) is not None:
                 continue
             if pause.in_doubt:
                 pause.trial = True
             else:
                 self._resume(line, route)
+                return
 
 
 async def _check(route: Route) -> TryAgain | None:

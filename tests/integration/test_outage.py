@@ -1,0 +1,321 @@
+"""Everything stopped, and too much at once: what a worker does with a route that is down, and with a flood
+of deletes. On a queue and stores in memory, with a clock that is told the time."""
+
+import asyncio
+import heapq
+import itertools
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from common.errors import HookmirrorError, RouteDown, StoreAway
+from common.queue.memory import MemoryQueue
+from common.queue.port import Done, Lane, Retry
+from common.settings import BrakeSettings, RouteSettings, StoreSettings
+from common.store.memory import MemoryBucket, MemoryReading, MemoryStore
+from common.store.port import State
+from common.task import Claim, Task
+from common.telemetry import Action
+from console import brake as command
+from receiver.dialects.s3 import parse, records
+from receiver.routing import Routing
+from tests.lab.samples import sample
+from worker.attempt import Attempt, Attempted, Observer
+from worker.brake import Brake
+from worker.job import Route
+from worker.mirror import Mirror
+from worker.pause import Pauses
+from worker.transfer import Budget
+
+DAY = 24 * 3600
+D = 1200
+KEYS = [f"k{number}" for number in range(10)]
+
+
+class Clock:
+    """The time, which moves when it is told to, and then wakes whoever has slept long enough."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._count = itertools.count()
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        awake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (self.now + seconds, next(self._count), awake))
+        await awake
+
+    async def pass_(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self._sleepers and self._sleepers[0][0] <= until:
+            self.now, _, awake = heapq.heappop(self._sleepers)
+            if not awake.done():
+                awake.set_result(None)
+            await self.others()
+        self.now = until
+
+    @staticmethod
+    async def others() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+class Bucket(MemoryBucket):
+    """A bucket that can be away altogether, or refuse to be written."""
+
+    away: HookmirrorError | None = None
+    shut: HookmirrorError | None = None
+    private = ""
+
+    @property
+    def _objects(self):  # type: ignore[no-untyped-def]
+        if self.away is not None:
+            raise self.away
+        return super()._objects
+
+    @asynccontextmanager
+    async def read(self, key: str) -> AsyncIterator[MemoryReading | None]:
+        async with super().read(self._let_in(key)) as reading:
+            yield reading
+
+    async def head(self, key: str) -> State | None:
+        return await super().head(self._let_in(key))
+
+    def _let_in(self, key: str) -> str:
+        if key == self.private:
+            raise RouteDown(f"GET {self.name}: AccessDenied")
+        return key
+
+    async def write(
+        self, key: str, body: bytes, *, headers: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> None:
+        if self.shut is not None:
+            raise self.shut
+        await super().write(key, body, headers=headers, metadata=metadata)
+
+
+class World:
+    """One source, two routes from it to a target each, and a worker."""
+
+    def __init__(self, brake: BrakeSettings | None = None) -> None:
+        self.clock = Clock()
+        self.queue = MemoryQueue(self.clock)
+        self.store = MemoryStore()
+        for name in ("source", "good"):
+            self.store.create(name)
+        contents = self.store._contents
+        self.source, self.good, self.bad = (Bucket(name, contents) for name in ("source", "good", "bad"))
+        routes = {"good": Route("good", self.source, self.good), "bad": Route("bad", self.source, self.bad)}
+        limits = Brake({"good": brake} if brake else {}, self.clock)
+        mirror = Mirror(self.queue, look_after=D, budget=Budget(2**20), brake=limits)
+        rng = random.Random(1)
+        self.pauses = Pauses(mirror, clock=self.clock, sleep=self.clock.sleep, rng=rng)
+        self.seen: list[Attempted] = []
+        note: Observer = lambda attempted: self.seen.append(attempted)  # noqa: E731
+        self.attempt = Attempt(self.queue, self.pauses, routes, attempts=12, observers=(note,), rng=rng)
+
+    async def put(self, *keys: str) -> None:
+        for key in keys:
+            await self.source.write(key, f"{key} now".encode(), headers={}, metadata={})
+
+    async def tell(self, route: str, *keys: str, claim: Claim | None = Claim.CREATED) -> None:
+        for key in keys:
+            await self.queue.publish(Task(route=route, key=key, claim=claim).encode(), lane=Lane.LIVE)
+
+    async def work(self) -> None:
+        """Do all that is due now."""
+        async with aclosing(self.queue.deliveries(Lane.LIVE, 100)) as deliveries:  # type: ignore[type-var]
+            while (await self.queue.counts()).ready[Lane.LIVE]:
+                await self.attempt(await anext(deliveries))
+        await self.clock.others()
+
+    async def work_for(self, seconds: int, *, step: int = 300) -> None:
+        for _ in range(0, seconds, step):
+            await self.work()
+            await self.clock.pass_(step)
+        await self.work()
+
+    async def work_until_idle(self) -> None:
+        for _ in range(200):
+            await self.work()
+            if not (await self.queue.counts()).waiting:
+                return
+            await self.clock.pass_(60)
+        raise AssertionError("the work has no end")
+
+    async def contents(self, bucket: Bucket) -> list[str]:
+        return [entry.key async for entry in bucket.list()]
+
+    async def dead(self) -> int:
+        return (await self.queue.counts()).dead
+
+    def attempts(self, route: str) -> int:
+        """The highest number that an attempt at a task of `route` had."""
+        return max(a.delivery.attempt for a in self.seen if a.task and a.task.route == route)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    async with world.pauses:
+        yield world
+
+
+async def test_the_tasks_of_a_route_whose_bucket_is_missing_wait_while_the_other_goes_on(
+    world: World,
+) -> None:
+    await world.put(*KEYS)
+    for key in KEYS:
+        await world.tell("bad", key)
+        await world.tell("good", key)
+    await world.work()
+    assert await world.contents(world.good) == KEYS
+    waits = [a.verdict for a in world.seen if a.task and a.task.route == "bad"]
+    assert len(waits) == len(KEYS)
+    assert all(isinstance(wait, Retry) and not wait.counts and wait.after == 30 for wait in waits)
+    assert list(world.pauses.paused()) == ["bad"]
+    assert "NoSuchBucket" in world.pauses.paused()["bad"]
+
+
+async def test_when_the_bucket_is_there_the_probe_finds_out_and_all_ends_in_step(world: World) -> None:
+    await world.put(*KEYS)
+    await world.tell("bad", *KEYS)
+    await world.work_for(600)
+    assert world.pauses.paused()
+    world.store.create("bad")
+    await world.clock.pass_(40)
+    assert world.pauses.paused() == {}
+    await world.work()
+    assert await world.contents(world.bad) == KEYS, "within the patience of their last wait"
+    await world.work_until_idle()
+    assert await world.dead() == 0
+
+
+AWAY = [
+    StoreAway("PUT bad: no answer"),
+    RouteDown("PUT bad: unreachable"),
+    RouteDown("PUT bad: InvalidAccessKeyId"),
+    RouteDown("PUT bad: RequestTimeTooSkewed"),
+]
+
+
+@pytest.mark.parametrize("error", AWAY, ids=str)
+@pytest.mark.parametrize("side", ["source", "bad"])
+async def test_an_outage_of_a_day_puts_nothing_into_the_dead_letters(
+    world: World, error: HookmirrorError, side: str
+) -> None:
+    world.store.create("bad")
+    bucket: Bucket = getattr(world, side)
+    await world.put(*KEYS)
+    await world.tell("bad", *KEYS)
+    bucket.away = error
+    await world.work_for(DAY)
+    assert world.attempts("bad") == 1
+    bucket.away = None
+    await world.put("later")
+    await world.tell("bad", "later")
+    await world.work_until_idle()
+    assert await world.contents(world.bad) == [*KEYS, "later"]
+    assert await world.dead() == 0
+
+
+async def test_a_day_with_credentials_that_may_not_write_puts_nothing_into_the_dead_letters(
+    world: World,
+) -> None:
+    """Both buckets answer their checks, so the first few tries count; then the route is known for down."""
+    world.store.create("bad")
+    world.bad.shut = RouteDown("PUT bad: AccessDenied")
+    await world.put(*KEYS)
+    await world.tell("bad", *KEYS)
+    await world.work_for(DAY, step=900)
+    assert world.pauses.paused()
+    assert world.attempts("bad") <= 2
+    world.bad.shut = None
+    await world.work_until_idle()
+    assert await world.contents(world.bad) == KEYS
+    assert await world.dead() == 0
+
+
+async def test_one_object_that_is_refused_ends_as_a_dead_letter_with_its_reason_and_stops_nobody(
+    world: World,
+) -> None:
+    await world.put("bad key", *KEYS)
+    await world.tell("good", "bad key", *KEYS)
+    world.source.private = "bad key"
+    await world.work_for(DAY)
+    assert world.pauses.paused() == {}
+    assert await world.contents(world.good) == KEYS
+    [letter] = await world.queue.buried(10)
+    assert letter.attempt == 12
+    assert "AccessDenied" in letter.why
+
+
+GONE = [f"old/{number}" for number in range(30)]
+
+
+@pytest.fixture
+async def braked() -> AsyncIterator[World]:
+    """A target full of objects that the source has no more, and a brake at ten deletes."""
+    world = World(BrakeSettings(deletes=10, window=300))
+    for key in GONE:
+        await world.good.write(key, b"old", headers={}, metadata={})
+    async with world.pauses:
+        yield world
+
+
+async def test_a_flood_of_deletes_is_held_and_nothing_of_it_is_lost(braked: World) -> None:
+    await braked.tell("good", *GONE, claim=Claim.REMOVED)
+    await braked.work_until_idle()
+    assert await braked.contents(braked.good) == sorted(GONE[10:])
+    letters = await braked.queue.buried(100)
+    assert [Task.decode(letter.body).key for letter in letters] == GONE[10:]
+    assert all(letter.why.startswith(command.HELD) for letter in letters)
+
+
+async def test_released_deletes_are_looked_at_again_and_go_through(braked: World) -> None:
+    await braked.tell("good", *GONE, claim=Claim.REMOVED)
+    await braked.work_until_idle()
+    back = GONE[20]
+    await braked.put(back)  # recreated while its delete was held
+    assert await command._release(braked.queue, "good", dry_run=False) == 20
+    await braked.work()
+    done = [a.verdict for a in braked.seen[-20:]]
+    assert done.count(Done(Action.DELETED)) == 19, "approved deletes are not held again"
+    await braked.work_until_idle()
+    assert await braked.contents(braked.good) == [back]
+    async with braked.good.read(back) as reading:
+        assert reading is not None
+        assert await reading.body() == f"{back} now".encode()
+    assert await braked.dead() == 0
+
+
+async def test_the_looks_of_released_deletes_are_not_approved(braked: World) -> None:
+    """An object that came back and went again later is a delete of its own, and counts."""
+    await braked.tell("good", *GONE, claim=Claim.REMOVED)
+    await braked.work_until_idle()
+    await command._release(braked.queue, "good", dry_run=False)
+    await braked.work()
+    for key in GONE[10:]:  # somebody restores the target by hand, before the looks come
+        await braked.good.write(key, b"old", headers={}, metadata={})
+    await braked.work_until_idle()
+    assert len(await braked.contents(braked.good)) == 10
+    assert await braked.dead() == 10
+
+
+@pytest.mark.parametrize("name", ["mcs/lifecycle_expiration", "aws/lifecycle_expiration"])
+async def test_objects_that_a_lifecycle_rule_expires_count_as_deletes(braked: World, name: str) -> None:
+    [record] = records(sample(name))
+    event = parse(record)
+    assert event.claim is Claim.REMOVED
+    route = RouteSettings(name="good", source=f"s:{event.bucket}", target="t:good")
+    [task] = Routing([route], {"s": StoreSettings()}).tasks(event, received=0.0)[:1]
+    for key in GONE:
+        await braked.queue.publish(task.model_copy(update={"key": key}).encode(), lane=Lane.LIVE)
+    await braked.work_until_idle()
+    assert await braked.dead() == 20
+    assert len(await braked.contents(braked.good)) == 20
