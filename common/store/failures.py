@@ -216,6 +216,8 @@ def translate(status: int, body: bytes, *, doing: str, retry_after: str | None =
     `doing` names the request for people. What the table does not know is `StoreAway`: try again.
     """
     code = error_code(body)
+    if code.isdigit():  # botocore's stand-in for the code of an answer without a body
+        code = ""
     message = _MESSAGE.search(body)
     text = f"{doing}: {code or status}" + (f": {message[1].decode(errors='replace')}" if message else "")
     kind = CODES.get(code) or STATUSES.get(status, StoreAway)

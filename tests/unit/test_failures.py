@@ -151,6 +151,7 @@ def test_the_codes_that_matter_most_are_in_the_table(code: str, error: type[Hook
 )
 def test_a_status_without_a_code_has_a_meaning_too(status: int, error: type[HookmirrorError]) -> None:
     assert type(translate(status, b"", doing="HEAD b")) is error
+    assert type(translate(status, document(f"{status}"), doing="HEAD b")) is error  # as botocore tells it
 
 
 @pytest.mark.parametrize(
