@@ -321,3 +321,23 @@ async def test_a_large_object_overwritten_all_the_while_it_is_copied_arrives_in_
         await asyncio.gather(*hooks)
         await in_step(patient, source, target, within=200)
         crew.check()
+
+
+async def test_a_large_object_arrives_whole_through_clouds_that_flip_bits(patient: Site, seed: int) -> None:
+    crew = Crew(patient)
+    outward = {Fault.FLIPPED: 3, Fault.TRUNCATED: 5, Fault.UNANSWERED: 7}
+    inward = {Fault.FLIPPED_IN: 3, Fault.LATE: 5, Fault.UNANSWERED: 7}
+    async with (
+        faults(patient.source_endpoint, outward, f"{seed}/source") as source,
+        faults(patient.target_endpoint, inward, f"{seed}/target") as target,
+    ):
+        patient.source_endpoint, patient.target_endpoint = source.endpoint, target.endpoint
+        await crew.muster(1)
+        await deliver(
+            patient.hook_url, await change(patient, "large", random.Random(seed).randbytes(40 * MIB))
+        )
+        await until(lambda: source.done[Fault.FLIPPED] and target.done[Fault.FLIPPED_IN], "bits flip")
+        source.calm()
+        target.calm()
+        await in_step(patient, source, target, within=200)
+        crew.check()
