@@ -341,3 +341,29 @@ async def test_a_large_object_arrives_whole_through_clouds_that_flip_bits(patien
         target.calm()
         await in_step(patient, source, target, within=200)
         crew.check()
+
+
+@pytest.mark.xfail(strict=True, reason="nothing proves the parts that another delivery has read")
+async def test_a_bit_that_flipped_before_a_worker_was_killed_between_parts_does_not_stay(
+    patient: Site, seed: int
+) -> None:
+    crew = Crew(patient)
+    async with (
+        faults(patient.source_endpoint, {Fault.FLIPPED: 2}, f"{seed}/source") as source,
+        gate(patient.target_endpoint) as target,
+    ):
+        target.holds = lambda method, _: method == "PUT" and not target.open.is_set()
+        patient.source_endpoint, patient.target_endpoint = source.endpoint, target.endpoint
+        await crew.muster(1)
+        await deliver(
+            patient.hook_url, await change(patient, "large", random.Random(seed).randbytes(40 * MIB))
+        )
+        await until(lambda: len(target.held) > 1 and source.done[Fault.FLIPPED] > 1, "parts are under way")
+        source.calm()
+        crew.workers[0].kill()
+        crew.killed.append(crew.workers[0])
+        target.open.set()
+        await target.landed()
+        await patient.run("worker")
+        await in_step(patient, source, within=60)
+        crew.check()
