@@ -33,7 +33,8 @@ class Task(BaseModel):
 
     `claim` is None for a *look*, which always compares before it writes. `etag` is the ETag the
     event named, and `size` its bytes, if it did; `received` is when the hook came in (seconds since
-    the epoch), from which the lag is told. `approved` lets a delete pass the brake; `upload` is a copy
+    the epoch), from which the lag is told. `tries` counts the writes that a chain of looks rests on.
+    `approved` lets a delete pass the brake; `upload` is a copy
     to go on with.
     Unknown fields are ignored, so that an older worker can read a newer receiver's tasks; another `v`
     is another language and is buried.
@@ -50,6 +51,7 @@ class Task(BaseModel):
     size: int | None = None
     event: str = "look"
     received: float = Field(default_factory=time.time)
+    tries: int = 0
     approved: bool = False
     upload: Upload | None = None
 
@@ -59,7 +61,7 @@ class Task(BaseModel):
         A look is not approved: what a person let past the brake was this delete, not every later one.
         """
         about_this_try = {"claim": None, "etag": None, "event": "look", "approved": False, "upload": None}
-        return self.model_copy(update=about_this_try)
+        return self.model_copy(update=about_this_try | {"tries": self.tries + 1})
 
     def encode(self) -> bytes:
         """Return the task as JSON, the form in which it is queued."""

@@ -5,7 +5,7 @@ import sys
 import click
 
 from common.errors import ConfigError, HookmirrorError
-from console import brake, dead, init, run, sign, status
+from console import brake, dead, init, run, sign, status, uploads
 from console.demo import demo
 
 
@@ -41,6 +41,7 @@ commands = (
     status.status,
     dead.dead,
     brake.brake,
+    uploads.uploads,
     sign.sign,
     demo.demo,
 )

@@ -14,7 +14,7 @@ from common.queue.port import Bury, Consumer, Delivery, Done, Retry, Verdict
 from common.task import Task
 from common.telemetry import Action, log
 from worker.job import Job, Route
-from worker.verdict import Continue, Outcome, judge
+from worker.verdict import Continue, Outcome, judge, leave_to_promise
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +65,19 @@ class Attempt:
         """Try the task once and settle the delivery. Raises only CancelledError: then it stays unsettled."""
         start = time.monotonic()
         task: Task | None = None
+        promises: list[Task] = []
         result: Outcome | Continue | Exception
         try:
             task = Task.decode(delivery.body)
-            result = await self._do(task, delivery)
+            result = await self._do(task, delivery, promises)
         except LostDelivery as error:
             self._observe(delivery, task, error, None, start)
             return
         except Exception as error:  # noqa: BLE001 - every error has a verdict; the unknown is a Retry
             result = error
         verdict = judge(result, delivery.attempt, attempts=self._attempts, rng=self._rng)
+        if task and not task.claim and promises and isinstance(result, Exception):
+            verdict = leave_to_promise(verdict, task.tries, attempts=self._attempts)
         try:
             await self._settle(delivery, verdict)
         except Exception as error:  # noqa: BLE001 - whatever it was, the delivery counts as unsettled
@@ -82,7 +85,7 @@ class Attempt:
         else:
             self._observe(delivery, task, result, verdict, start)
 
-    async def _do(self, task: Task, delivery: Delivery) -> Outcome | Continue:
+    async def _do(self, task: Task, delivery: Delivery, promises: list[Task]) -> Outcome | Continue:
         route = self._routes.get(task.route)
         if route is None:
             raise UnknownRoute(f'no route is called "{task.route}": name one so, or drop the task')
@@ -94,8 +97,10 @@ class Attempt:
         self._busy.add(key)
         try:
             held = partial(self._consumer.holds, delivery)
-            last = delivery.attempt >= self._attempts
-            return await self._act(Job(task, route, delivery.attempt, delivery.lane, held, last))
+            last, spent = delivery.attempt >= self._attempts, task.tries > self._attempts
+            return await self._act(
+                Job(task, route, delivery.attempt, delivery.lane, held, last, spent, promises)
+            )
         finally:
             self._busy.discard(key)
 
@@ -137,6 +142,8 @@ def log_attempt(attempted: Attempted) -> None:
         fields["lag"] = round(attempted.lag, 3)
     if isinstance(verdict, Done) and isinstance(result, Outcome):
         log(result.action, result.why or result.action.value, size=result.size, **fields)
+    elif isinstance(verdict, Done):
+        log(Action.RETRIED, verdict.outcome, level=logging.WARNING, counts=False, **fields)
     elif isinstance(verdict, Retry) and isinstance(result, Continue):
         log(Action.CONTINUED, verdict.why, after=verdict.after, counts=verdict.counts, **fields)
     elif isinstance(verdict, Retry):

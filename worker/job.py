@@ -33,7 +33,9 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class Job:
     """One attempt at one task. `held` says whether the delivery is still ours, `last` that no other
-    attempt follows if this one fails."""
+    attempt follows if this one fails; `spent` that so many looks of its
+    chain have failed that it was buried, and only a comparison is left; `promises` are the looks
+    published so far in this attempt."""
 
     task: Task
     route: Route
@@ -41,6 +43,8 @@ class Job:
     lane: Lane
     held: Callable[[], bool]
     last: bool = False
+    spent: bool = False
+    promises: list[Task] = field(default_factory=list)
 
     @property
     def target_key(self) -> str:

@@ -17,7 +17,7 @@ from worker.brake import Brake
 from worker.fidelity import described
 from worker.job import SMALL, Job
 from worker.parts import PartsCopy
-from worker.plan import UNSEEN, Copy, LookLater, Skip, contradicts, plan
+from worker.plan import UNSEEN, Copy, Delete, LookLater, Skip, contradicts, plan
 from worker.transfer import Budget, fetch
 from worker.verdict import Continue, Outcome
 
@@ -53,6 +53,8 @@ class Mirror:
             await self._promise_look(job)
         target = await job.route.target.head(job.target_key) if self._must_compare(job, source) else UNSEEN
         step = plan(source, target, task.claim, job.route.deletes)
+        if job.spent and isinstance(step, Copy | Delete):
+            return Outcome(Action.SKIPPED, "still not in step; the last look that tried is a dead letter")
         if isinstance(step, Copy) and source is not None and source.size > SMALL:
             return await self._copy_parts(job, source)
         if task.upload is not None:
@@ -108,7 +110,9 @@ class Mirror:
         return Outcome(Action.DELETED)
 
     async def _promise_look(self, job: Job) -> None:
-        await self._publisher.publish(job.task.look().encode(), lane=job.lane, delay=self._look_after)
+        look = job.task.look()
+        await self._publisher.publish(look.encode(), lane=job.lane, delay=self._look_after)
+        job.promises.append(look)
 
 
 @asynccontextmanager

@@ -109,7 +109,7 @@ class PartsCopy:
         try:
             return await self._missing(job, source, upload)
         except UploadGone as error:
-            return Continue(fresh, str(error), counts=True, after=1)
+            return Continue(fresh, str(error), after=5)
         except SourceMoved as error:
             await self.abandon(job, upload)
             return Continue(fresh, f"the source changed: {error}", after=1)

@@ -25,7 +25,6 @@ class Continue:
 
     task: Task
     why: str
-    counts: bool = False
     after: float = 0.0
 
 
@@ -39,10 +38,8 @@ def judge(
     """
     if isinstance(result, Outcome):
         return Done(result.action)
-    if isinstance(result, Continue) and not (result.counts and attempt >= attempts):
-        return Retry(result.after, result.why, counts=result.counts, body=result.task.encode())
     if isinstance(result, Continue):
-        return Bury(f"{result.why} (attempt {attempt} of {attempts})")
+        return Retry(result.after, result.why, counts=False, body=result.task.encode())
     why = f"{type(result).__name__}: {result}"
     if isinstance(result, Never):
         return Bury(why)
@@ -52,3 +49,17 @@ def judge(
         return Bury(f"{why} (attempt {attempt} of {attempts})")
     asked = result.retry_after if isinstance(result, TryAgain) else 0.0
     return Retry(min(max(asked, delay(attempt, rng)), MAX_DELAY), why)
+
+
+def leave_to_promise(verdict: Verdict, tries: int, *, attempts: int) -> Verdict:
+    """Return the verdict on a look that failed after it had promised the next look: that one is its retry.
+
+    Were it retried as well, every failure would double the looks. `tries` is how many writes the chain
+    of looks rests on already; at `attempts` it ends as a dead letter. A refusal is buried for the first
+    look of a chain and not again for each that follows.
+    """
+    if isinstance(verdict, Retry) and tries >= attempts:
+        return Bury(f"{verdict.why} (look {tries} of {attempts})")
+    if isinstance(verdict, Retry) or (isinstance(verdict, Bury) and tries > 1):
+        return Done(f"left to the promised look: {verdict.why}")
+    return verdict

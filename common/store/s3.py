@@ -33,6 +33,9 @@ PAUSES = (0.2, 1.0)
 """Seconds between the tries of one request; a task that still fails waits for its next attempt."""
 
 _TAG = re.compile(r"<Tag>\s*<Key>([^<]*)</Key>\s*<Value>([^<]*)</Value>\s*</Tag>")
+PIECE = 2**16
+"""Bytes; a body up to this size goes out with its headers in one write."""
+
 _META = "x-amz-meta-"
 _SSE = "x-amz-server-side-encryption"
 
@@ -236,6 +239,8 @@ class S3Bucket(MultipartVerbs):
     ) -> aiohttp.ClientResponse:
         sent = await self._pace.turn()
         signed = await self._account.sign(method, url, headers)
+        if body:
+            signed["Content-Length"] = str(len(body))
         # aiohttp would add a Content-Type to a body that has none; S3 has its own default.
         skip = ("Content-Type",)
         try:
@@ -243,7 +248,7 @@ class S3Bucket(MultipartVerbs):
                 method,
                 URL(url, encoded=True),
                 headers=signed,
-                data=body,
+                data=_pieces(body) if body and len(body) > PIECE else body,
                 allow_redirects=False,
                 proxy=self._proxy,
                 skip_auto_headers=skip,
@@ -281,6 +286,13 @@ def _trusted(name: str, settings: StoreSettings) -> ssl.SSLContext | bool:
         raise ConfigError(
             f"stores.{name}.ca_bundle: {settings.ca_bundle}: {error}. Name a file of PEM certificates."
         ) from error
+
+
+async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
+    """Yield `body` bit by bit, without a copy; aiohttp would join it with the headers into a second one."""
+    whole = memoryview(body)
+    for start in range(0, len(body), PIECE):
+        yield whole[start : start + PIECE]
 
 
 def _is_text(value: str) -> bool:

@@ -874,6 +874,24 @@ async def test_a_queue_that_cannot_be_used_at_all_ends_the_pool(world: World) ->
         await Pool(Misdeclared(), world.attempt, LIMITS).run(asyncio.Event(), drain=20)
 
 
+@pytest.mark.parametrize("error", [StoreAway("the PUT failed"), Refused("the PUT is refused")])
+async def test_a_write_that_never_succeeds_does_not_multiply_looks(error: Exception) -> None:
+    world = World(attempts=4)
+    world.target.fail(error, "write")
+    await world.source.bucket.write("k", b"body", headers={}, metadata={})
+    await world.tell("k", CREATED)
+    most = 0
+    for _ in range(200):
+        await world.work()
+        counts = await world.queue.counts()
+        most = max(most, counts.waiting)
+        world.clock.now += 600
+    counts = await world.queue.counts()
+    assert most <= 2 * 4
+    assert counts.waiting == 0
+    assert 1 <= counts.dead <= 4 + 1
+
+
 async def test_an_object_larger_than_any_upload_is_buried_unread(world: World) -> None:
     await world.source.bucket.write("k", b"", headers={}, metadata={})
     world.source.bucket._objects["k"] = MemoryReading(State("etag-2", 2**50), b"")

@@ -12,7 +12,7 @@ from common.backoff import RUNGS
 from common.errors import HookmirrorError, Never, QueueAway, RouteDown, StoreAway, Throttled, TryAgain
 from common.queue.port import MAX_DELAY, Bury, Done, Retry, Verdict
 from common.telemetry import Action
-from worker.verdict import Outcome, judge
+from worker.verdict import Outcome, judge, leave_to_promise
 
 ATTEMPTS = 12
 
@@ -155,3 +155,19 @@ def test_waits_grow_with_the_attempts() -> None:
 
 def test_only_what_is_never_is_buried_at_once() -> None:
     assert {error for error, fate in PLACES.items() if fate == BURIED} == set(tree(Never))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "tries", "expected"),
+    [
+        (Retry(30, "a timeout"), 1, "done"),
+        (Retry(30, "a timeout", counts=False), 11, "done"),
+        (Retry(30, "a timeout"), ATTEMPTS, BURIED),
+        (Bury("Refused"), 1, BURIED),
+        (Bury("Refused"), 2, "done"),
+    ],
+)
+def test_a_look_that_failed_after_its_promise_leaves_the_rest_to_the_promised_one(
+    verdict: Verdict, tries: int, expected: str
+) -> None:
+    assert place(leave_to_promise(verdict, tries, attempts=ATTEMPTS)) == expected
