@@ -10,6 +10,7 @@ import uvloop
 
 from common import settings as configuration
 from common import telemetry
+from common.allocator import return_large_blocks
 from common.errors import ConfigError, HookmirrorError
 from common.queue import open_queue
 from common.queue.port import Queue
@@ -32,6 +33,7 @@ def main(config: str | Path | None, *programs: Program) -> int:
         telemetry.configure(fmt=configuration.log_format(), secrets=settings.secrets())
         if not settings.routes:
             raise ConfigError("routes: there is none. Add:  [[routes]]  with source and target")
+        return_large_blocks()
         uvloop.run(_serve(settings, programs))
     except ConfigError as error:
         sys.stderr.write(f"hookmirror: {error}\n")
