@@ -19,13 +19,14 @@ class Claim(StrEnum):
 
 class Upload(BaseModel):
     """A copy in parts that is under way on the target: where whoever goes on finds it, and the identity
-    of the source state that it is a copy of."""
+    of the source state that it is a copy of. `proven` parts of it have been read a second time."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str
     identity: str
     part_size: int = Field(gt=0)
+    proven: int = Field(default=0, ge=0)
 
 
 class Task(BaseModel):

@@ -9,6 +9,8 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
 
 from common.errors import Corrupt, Never, Refused, SourceMoved, StoreAway, TryAgain, UploadGone
 from common.store.port import State
@@ -29,6 +31,8 @@ AT_ONCE = 4
 CONTINUE_AFTER = 300.0
 """Seconds after which no further part is begun: the task goes back to the queue and on from there.
 RabbitMQ closes the channel of a delivery held for 30 minutes."""
+
+T = TypeVar("T")
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _OF_PARTS = re.compile(r"[0-9a-f]{32}-(\d+)")
@@ -113,7 +117,7 @@ class PartsCopy:
         except SourceMoved as error:
             await self.abandon(job, upload)
             return Continue(fresh, f"the source changed: {error}", after=1)
-        except (Corrupt, Never):
+        except Never:
             await self.abandon(job, upload)
             raise
         except TryAgain as error:
@@ -154,36 +158,88 @@ class PartsCopy:
         if len(etags) < count:
             return Continue(job.task, f"{len(etags)} of {count} parts are copied")
         ordered = [etags[n] for n in spans]
-        await self._prove(job, source, upload, ordered, whole)
+        try:
+            proven = await self._prove(job, source, upload, ordered, whole, until)
+        except Corrupt:
+            await self.abandon(job, upload)  # no telling which part it is: the next attempt begins anew
+            raise
+        if proven < count:
+            upload = upload.model_copy(update={"proven": proven})
+            task = job.task.model_copy(update={"upload": upload})
+            return Continue(task, f"{proven} of {count} parts are read again and agree")
         return ordered
 
     async def _part(self, job: Job, source: State, upload: Upload, number: int, whole: InOrder | None) -> str:
         start, end = _span(number, upload.part_size, source.size)
         async with self._budget.take(end - start):
             await job.route.meter.take(end - start)
-            async with _within(READ_WITHIN, f"part {number} has not been read"):
-                body = await job.route.source.read_range(job.task.key, start, end, etag=source.etag)
+            body = await _persist(partial(self._read, job, source, start, end))
             if whole is not None:
                 await whole.add(number, body)
-            async with _within(READ_WITHIN, f"part {number} has not been written"):
-                return await job.route.target.upload_part(job.target_key, upload.id, number, body)
+            return await _persist(partial(self._write, job, upload, number, body))
+
+    @staticmethod
+    async def _read(job: Job, source: State, start: int, end: int) -> bytes:
+        async with _within(READ_WITHIN, f"bytes {start} to {end} have not been read"):
+            return await job.route.source.read_range(job.task.key, start, end, etag=source.etag)
+
+    @staticmethod
+    async def _write(job: Job, upload: Upload, number: int, body: bytes) -> str:
+        async with _within(READ_WITHIN, f"part {number} has not been written"):
+            return await job.route.target.upload_part(job.target_key, upload.id, number, body)
 
     async def _prove(
-        self, job: Job, source: State, upload: Upload, etags: list[str], whole: InOrder | None
-    ) -> None:
-        """Raise `Corrupt` when what was read is not what the source's ETag stands for.
+        self,
+        job: Job,
+        source: State,
+        upload: Upload,
+        etags: list[str],
+        whole: InOrder | None,
+        until: float,
+    ) -> int:
+        """Raise `Corrupt` when what was read is not what the source's ETag stands for; return how many parts
+        are proven, fewer than all when time is up.
 
         A multipart ETag is reproduced when the parts are the source's own. An MD5 is checked when one
-        delivery has read the whole; a copy that was gone on with rests on the pin and the parts' checksums.
+        delivery has read the whole. A copy that was gone on with is read a second time, part by part,
+        against what the target says it holds. Where the source's ETag says nothing, nothing is proven.
         """
         if whole is not None and whole.digest() != source.etag:
             raise Corrupt(f"the bytes have MD5 {whole.digest()}, the source says {source.etag}")
         ours = etag_of_parts(etags)
-        if ours is None or source.opaque or not source.etag.endswith(f"-{len(etags)}") or ours == source.etag:
-            return
-        theirs = await job.route.source.part_size(job.task.key, etag=source.etag)
-        if theirs == upload.part_size:
-            raise Corrupt(f"the parts make the ETag {ours}, the source says {source.etag}")
+        if whole is not None or source.opaque or ours is None or ours == source.etag:
+            return len(etags)
+        if _MD5.fullmatch(source.etag):
+            return await self._read_again(job, source, upload, etags, until)
+        if source.etag.endswith(f"-{len(etags)}"):
+            theirs = await job.route.source.part_size(job.task.key, etag=source.etag)
+            if theirs == upload.part_size:
+                raise Corrupt(f"the parts make the ETag {ours}, the source says {source.etag}")
+        return len(etags)
+
+    async def _read_again(
+        self, job: Job, source: State, upload: Upload, etags: list[str], until: float
+    ) -> int:
+        for number in range(upload.proven + 1, len(etags) + 1):
+            start, end = _span(number, upload.part_size, source.size)
+            async with self._budget.take(end - start):
+                body = await _persist(partial(self._read, job, source, start, end))
+                md5 = (await asyncio.to_thread(hashlib.md5, body, usedforsecurity=False)).hexdigest()
+            if md5 != etags[number - 1]:
+                raise Corrupt(f"part {number} was read with MD5 {etags[number - 1]}, and again with {md5}")
+            if self._clock() >= until:
+                return number
+        return len(etags)
+
+
+async def _persist(call: Callable[[], Coroutine[object, object, T]]) -> T:
+    """Make a call that may meet a flipped bit or a body cut short, up to three times."""
+    for _ in range(2):
+        try:
+            return await call()
+        except Corrupt:
+            continue
+    return await call()
 
 
 def _span(number: int, part: int, size: int) -> tuple[int, int]:

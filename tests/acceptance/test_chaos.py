@@ -344,7 +344,6 @@ async def test_a_large_object_arrives_whole_through_clouds_that_flip_bits(patien
         crew.check()
 
 
-@pytest.mark.xfail(strict=True, reason="nothing proves the parts that another delivery has read")
 async def test_a_bit_that_flipped_before_a_worker_was_killed_between_parts_does_not_stay(
     patient: Site, seed: int
 ) -> None:

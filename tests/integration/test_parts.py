@@ -123,7 +123,7 @@ async def test_when_time_is_up_the_task_goes_on_elsewhere_and_repeats_no_part(
     await world.put(BODY)
     await world.work()
     assert uploaded == [1, 2]
-    assert world.turns == 3  # begun, a part, the other part and the end
+    assert world.turns == 4  # begun; a part; the other, and a second look at the first; the end
     assert await world.in_step()
     assert (await world.queue.counts()).dead == 0
 

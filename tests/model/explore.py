@@ -115,11 +115,23 @@ def settled(world: World) -> World:
     """The world in normal form: order of messages and workers is nothing, dead writes are forgotten, and
     equal looks are one. Fewer looks make it harder for the protocol, and the worlds finite."""
     live = {write for write, _ in world.late} | {w.write for w in world.workers}
-    messages = [m._replace(waits=tuple(i for i in m.waits if i in live)) for m in world.queue]
-    looks = {m for m in messages if m.hint < 0}
-    queue = sorted([*looks, *(m for m in messages if m.hint >= 0)])
-    return world._replace(
-        queue=tuple(queue), workers=tuple(sorted(world.workers)), late=tuple(sorted(world.late))
+    looks, hints = set[Message](), list[Message]()
+    for message in world.queue:
+        if message.hint >= 0:
+            hints.append(message)
+        elif message.waits:
+            looks.add(Message(-1, message.back, tuple(i for i in message.waits if i in live)))
+        else:
+            looks.add(message)
+    return World(
+        world.source,
+        world.shown,
+        world.step,
+        tuple(sorted([*looks, *hints])),
+        tuple(sorted(world.workers)),
+        tuple(sorted(world.late)),
+        world.target,
+        world.budget,
     )
 
 
@@ -205,7 +217,8 @@ class Explorer:
     def reads(self, rest: World, worker: Worker) -> Iterator[Move]:
         """Look at the source; if it contradicts the hint, have somebody look again."""
         if self.protocol.obeys and worker.message.hint >= 0:
-            yield from self.decides(rest, worker._replace(value=worker.message.hint), "obeys")
+            hint = worker.message.hint
+            yield from self.decides(rest, worker._replace(value=hint, proved=False), f"obeys {name(hint)}")
             return
         for value in {rest.source, rest.shown}:
             yield from self.decides(rest, worker._replace(value=value), f"reads {name(value)}")
@@ -285,7 +298,8 @@ class Explorer:
             late = rest._replace(
                 late=(*rest.late, (worker.write, worker.value)), budget=spend(rest.budget, TIMEOUT)
             )
-            yield "TIMEOUT of its write", self.again(late, worker)
+            # A look that failed after its promise is not retried: the promised look is its retry.
+            yield "TIMEOUT of its write", late if worker.message.hint < 0 else self.again(late, worker)
 
     def acknowledges(self, rest: World, worker: Worker) -> Iterator[Move]:
         """Done; the message is gone."""
