@@ -8,9 +8,11 @@ import subprocess
 import sys
 from typing import Any
 
+import aio_pika
 import aiohttp
 import pytest
 
+from common.queue.topology import dead_queue
 from console.demo.compare import compare
 from tests.lab.gate import gate
 from tests.lab.programs import REMOVED, Program, Site, deliver, post, record
@@ -183,19 +185,15 @@ async def test_a_single_process_killed_under_load_finishes_after_its_restart(ove
 
 
 async def test_a_queue_with_other_arguments_ends_the_start_and_names_the_argument(over_rabbit: Site) -> None:
-    await declare_otherwise(over_rabbit.queue_url)
-    program = over_rabbit.launch("worker")
-    assert await program.ends() == 2
-    assert "hookmirror.dead" in program.words()
+    async with await aio_pika.connect(over_rabbit.queue_url) as connection:
+        channel = await connection.channel()
+        await channel.queue_delete(dead_queue())
+        await channel.declare_queue(dead_queue(), durable=True)
+        program = over_rabbit.launch("worker")
+        assert await program.ends() == 2
+        await channel.queue_delete(dead_queue())
+    assert dead_queue() in program.words()
     assert "x-queue-type" in program.words()
-
-
-async def declare_otherwise(url: str) -> None:
-    """Make a queue of our name with arguments that are not ours."""
-    import aio_pika
-
-    async with await aio_pika.connect(url) as connection, connection.channel() as channel:
-        await channel.declare_queue("hookmirror.dead", durable=True)
 
 
 async def test_the_dead_can_be_listed_shown_replayed_and_dropped(anywhere: Site) -> None:
