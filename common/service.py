@@ -1,6 +1,7 @@
 """A process: settings, logs, the queue, signals, an exit code. What receiver, worker and `up` share."""
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -50,6 +51,7 @@ async def _serve(settings: Settings, programs: tuple[Program, ...]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, stop, number)
     queue = await open_queue(settings.queue.url, look_after=settings.worker.look_after)
+    gc.freeze()  # what was imported stays for good: no collection need walk through it again
     tasks = [asyncio.ensure_future(program(settings, queue, stop)) for program in programs]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)

@@ -36,7 +36,6 @@ def make_app(settings: Settings, queue: Queue, spool: SpoolingPublisher | None =
     )
     app = FastAPI(title="hookmirror receiver", docs_url=None, redoc_url=None, openapi_url=None)
 
-    @app.post(unquote(settings.receiver.path))  # paths are matched decoded
     async def receive(request: Request) -> Response:
         """Take a subscription confirmation or records."""
         try:
@@ -45,6 +44,10 @@ def make_app(settings: Settings, queue: Queue, spool: SpoolingPublisher | None =
             return _refusal(error)
         _log_hook(answer)
         return JSONResponse(answer)
+
+    # A plain route, matched decoded: FastAPI would look for parameters and dependencies on every hook, and
+    # there are none.
+    app.add_route(unquote(settings.receiver.path), receive, methods=["POST"])
 
     @app.get("/ping", response_class=PlainTextResponse)
     async def ping() -> str:
