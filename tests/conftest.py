@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab.programs import LOOK_AFTER
 from tests.lab.rabbit import Broker, ExternalNode, RabbitNode
 
 # Taken out of the environment: the programs under test refuse a HOOKMIRROR_ variable they do not know.
@@ -34,6 +35,7 @@ def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     try:
         if isinstance(node, RabbitNode):
             node.start()
+            node.settle(LOOK_AFTER)
         yield node
     finally:
         node.stop()
