@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -96,7 +97,8 @@ class RabbitNode:
     def settle(self, *rungs: int) -> None:
         """Declare our queues, those of the waits `rungs` too, and restart in good order: RabbitMQ 3.10 killed
         seconds after a declaration may bring a quorum queue back without its process."""
-        asyncio.run(declare(self.url, rungs))
+        with ThreadPoolExecutor(1) as thread:  # a loop may be running in this one
+            thread.submit(lambda: asyncio.run(declare(self.url, rungs))).result()
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait(timeout=60)
