@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from common.errors import KeyBusy, LostDelivery, UnknownRoute
+from common.errors import KeyBusy, LostDelivery, RouteDown, UnknownRoute
 from common.queue.port import Bury, Consumer, Delivery, Done, Retry, Verdict
 from common.task import Task
 from common.telemetry import Action, log
@@ -39,6 +39,9 @@ class Observer(Protocol):
 
 Act = Callable[[Job], Awaitable[Outcome | Continue]]
 
+BUSY_WAIT = 30.0
+"""Seconds; the longest wait of a delivery whose key is in other hands."""
+
 
 class Attempt:
     """What the pool does with each delivery."""
@@ -52,6 +55,7 @@ class Attempt:
         attempts: int,
         observers: tuple[Observer, ...] = (),
         rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._consumer = consumer
         self._act = act
@@ -59,7 +63,8 @@ class Attempt:
         self._attempts = attempts
         self._observers = observers
         self._rng = rng or random.Random()  # noqa: S311 - jitter
-        self._busy: set[tuple[str, str]] = set()
+        self._clock = clock
+        self._busy: dict[tuple[str, str], float] = {}  # since when
 
     async def __call__(self, delivery: Delivery) -> None:
         """Try the task once and settle the delivery. Raises only CancelledError: then it stays unsettled."""
@@ -92,9 +97,13 @@ class Attempt:
         # One at a time by key: after a lost connection a detached attempt may still run while its message
         # comes back to this very process.
         key = (task.route, task.key)
-        if key in self._busy:
-            raise KeyBusy("another delivery of this key is under way")
-        self._busy.add(key)
+        now = self._clock()
+        if (since := self._busy.get(key)) is not None:
+            # As long again as it is busy already: a hundred hooks for an object that takes minutes would
+            # otherwise come and go every second.
+            wait = min(now - since, BUSY_WAIT)
+            raise KeyBusy("another delivery of this key is under way", retry_after=wait)
+        self._busy[key] = now
         try:
             held = partial(self._consumer.holds, delivery)
             last, spent = delivery.attempt >= self._attempts, task.tries > self._attempts
@@ -102,7 +111,7 @@ class Attempt:
                 Job(task, route, delivery.attempt, delivery.lane, held, last, spent, promises)
             )
         finally:
-            self._busy.discard(key)
+            del self._busy[key]
 
     async def _settle(self, delivery: Delivery, verdict: Verdict) -> None:
         """Settle, to the end even when the pool runs out of patience meanwhile."""
@@ -147,9 +156,17 @@ def log_attempt(attempted: Attempted) -> None:
     elif isinstance(verdict, Retry) and isinstance(result, Continue):
         log(Action.CONTINUED, verdict.why, after=verdict.after, counts=verdict.counts, **fields)
     elif isinstance(verdict, Retry):
-        level = logging.INFO if isinstance(result, KeyBusy) else logging.WARNING
+        level = _loudness(result, verdict)
         log(Action.RETRIED, verdict.why, level=level, after=verdict.after, counts=verdict.counts, **fields)
     elif isinstance(verdict, Bury):
         log(Action.BURIED, verdict.why, level=logging.ERROR, **fields)
     else:
         log(Action.LOST, f"left unsettled, comes back: {result}", level=logging.WARNING, **fields)
+
+
+def _loudness(result: object, verdict: Retry) -> int:
+    """Waiting is no warning. And what waits for a paused route is not even written: the pause was, loudly
+    and once, and a million tasks behind it come by every half minute."""
+    if isinstance(result, RouteDown):
+        return logging.DEBUG
+    return logging.WARNING if verdict.counts else logging.INFO
