@@ -13,7 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from common.errors import Corrupt, Never, Refused, SourceMoved, StoreAway, TryAgain, UploadGone
-from common.store.port import State
+from common.store.port import Reading, State, Stream
 from common.task import Upload
 from common.telemetry import Action, log
 from worker.fidelity import described
@@ -22,11 +22,17 @@ from worker.transfer import READ_WITHIN, Budget
 from worker.verdict import Continue
 
 MIB = 2**20
-SMALLEST_PART, USUAL_PART, LARGEST_PART = 5 * MIB, 8 * MIB, 32 * MIB
+SMALLEST_PART, USUAL_PART, LARGEST_PART = 5 * MIB, 8 * MIB, 5 * 1024 * MIB
 MAX_PARTS = 10_000
 
 AT_ONCE = 4
 """Parts of one object under way at once; the budget bounds them all."""
+
+HELD_SHARE = 4
+"""A part of at most the budget divided by so much is held in memory; a larger one passes through."""
+
+PASSING_AT_ONCE = 1024 * MIB
+"""Bytes of the parts of one object that pass through at once: fewer and larger parts end no later."""
 
 CONTINUE_AFTER = 300.0
 """Seconds after which no further part is begun: the task goes back to the queue and on from there.
@@ -43,16 +49,29 @@ def part_size(size: int, etag: str, theirs: int | None) -> int:
 
     That of the source's own parts where it can be told (`theirs`, or a usual size that gives as many
     as the ETag says), for then the ETags agree; else at least 8 MiB and at most 10 000 parts.
-    Raises `Refused` for an object larger than parts of LARGEST_PART can make.
+    Raises `Refused` for an object larger than S3's largest parts can make (48.8 TiB).
     """
     count = int(found[1]) if (found := _OF_PARTS.fullmatch(etag)) else 0
-    usual = (USUAL_PART, SMALLEST_PART, 16 * MIB, 15 * MIB, 10 * MIB, 32 * MIB, 25 * MIB, 20 * MIB)
+    usual = (
+        USUAL_PART,
+        SMALLEST_PART,
+        16 * MIB,
+        15 * MIB,
+        10 * MIB,
+        32 * MIB,
+        25 * MIB,
+        20 * MIB,
+        64 * MIB,
+        50 * MIB,
+        100 * MIB,
+        128 * MIB,
+    )
     for candidate in (theirs or 0, *usual):
         if SMALLEST_PART <= candidate <= LARGEST_PART and math.ceil(size / candidate) == count:
             return candidate
     needed = max(USUAL_PART, math.ceil(size / MAX_PARTS / MIB) * MIB)
     if needed > LARGEST_PART:
-        raise Refused(f"{size} bytes are more than {MAX_PARTS} parts of {LARGEST_PART // MIB} MiB")
+        raise Refused(f"{size} bytes are more than S3 takes: {MAX_PARTS} parts of 5 GiB, 48.8 TiB in all")
     return needed
 
 
@@ -144,7 +163,8 @@ class PartsCopy:
         count = math.ceil(source.size / upload.part_size)
         spans = {n: _span(n, upload.part_size, source.size) for n in range(1, count + 1)}
         etags = {n: p.etag for n, p in have.items() if n in spans and p.size == spans[n][1] - spans[n][0]}
-        whole = InOrder() if not etags and _MD5.fullmatch(source.etag) and not source.opaque else None
+        md5 = _MD5.fullmatch(source.etag) and not source.opaque and not self._passes(upload)
+        whole = InOrder() if md5 and not etags else None
         missing = iter([n for n in spans if n not in etags])
         until = self._clock() + CONTINUE_AFTER
 
@@ -154,7 +174,8 @@ class PartsCopy:
                 if self._clock() >= until:
                     return
 
-        await _together(lane for _ in range(AT_ONCE))
+        at_once = min(AT_ONCE, PASSING_AT_ONCE // upload.part_size or 1)
+        await _together(lane for _ in range(at_once))
         if len(etags) < count:
             return Continue(job.task, f"{len(etags)} of {count} parts are copied")
         ordered = [etags[n] for n in spans]
@@ -169,7 +190,13 @@ class PartsCopy:
             return Continue(task, f"{proven} of {count} parts are read again and agree")
         return ordered
 
+    def _passes(self, upload: Upload) -> bool:
+        """Whether the parts are too large to be held in memory."""
+        return upload.part_size > self._budget.size // HELD_SHARE
+
     async def _part(self, job: Job, source: State, upload: Upload, number: int, whole: InOrder | None) -> str:
+        if self._passes(upload):
+            return await _persist(partial(self._pass_through, job, source, upload, number))
         start, end = _span(number, upload.part_size, source.size)
         async with self._budget.take(end - start):
             await job.route.meter.take(end - start)
@@ -178,10 +205,26 @@ class PartsCopy:
                 await whole.add(number, body)
             return await _persist(partial(self._write, job, upload, number, body))
 
+    async def _pass_through(self, job: Job, source: State, upload: Upload, number: int) -> str:
+        """Read a part twice, for its MD5 and then straight into the target, which holds the two to agree."""
+        start, end = _span(number, upload.part_size, source.size)
+        md5 = hashlib.md5(usedforsecurity=False)
+        read = partial(job.route.source.read_range, job.task.key, start, end, etag=source.etag)
+        async with self._budget.take(MIB), _within(READ_WITHIN, f"part {number} has not passed through"):
+            async with read() as reading:
+                async for chunk in _metered(job, reading):
+                    md5.update(chunk)
+            async with read() as reading:
+                body = Stream(_metered(job, reading), end - start, md5.digest())
+                return await job.route.target.upload_part(job.target_key, upload.id, number, body)
+
     @staticmethod
     async def _read(job: Job, source: State, start: int, end: int) -> bytes:
-        async with _within(READ_WITHIN, f"bytes {start} to {end} have not been read"):
-            return await job.route.source.read_range(job.task.key, start, end, etag=source.etag)
+        async with (
+            _within(READ_WITHIN, f"bytes {start} to {end} have not been read"),
+            job.route.source.read_range(job.task.key, start, end, etag=source.etag) as reading,
+        ):
+            return await reading.body()
 
     @staticmethod
     async def _write(job: Job, upload: Upload, number: int, body: bytes) -> str:
@@ -202,14 +245,15 @@ class PartsCopy:
 
         A multipart ETag is reproduced when the parts are the source's own. An MD5 is checked when one
         delivery has read the whole. A copy that was gone on with is read a second time, part by part,
-        against what the target says it holds. Where the source's ETag says nothing, nothing is proven.
+        against what the target says it holds; one that passed through has been. Where the source's ETag
+        says nothing, nothing is proven.
         """
         if whole is not None and whole.digest() != source.etag:
             raise Corrupt(f"the bytes have MD5 {whole.digest()}, the source says {source.etag}")
         ours = etag_of_parts(etags)
         if whole is not None or source.opaque or ours is None or ours == source.etag:
             return len(etags)
-        if _MD5.fullmatch(source.etag):
+        if _MD5.fullmatch(source.etag) and not self._passes(upload):
             return await self._read_again(job, source, upload, etags, until)
         if source.etag.endswith(f"-{len(etags)}"):
             theirs = await job.route.source.part_size(job.task.key, etag=source.etag)
@@ -230,6 +274,13 @@ class PartsCopy:
             if self._clock() >= until:
                 return number
         return len(etags)
+
+
+async def _metered(job: Job, reading: Reading) -> AsyncIterator[bytes]:
+    """Yield what is read, no faster than the route may."""
+    async for chunk in reading.chunks():
+        await job.route.meter.take(len(chunk))
+        yield chunk
 
 
 async def _persist(call: Callable[[], Coroutine[object, object, T]]) -> T:

@@ -24,13 +24,13 @@ class Budget:
     """
 
     def __init__(self, size: int) -> None:
-        self._free = self._size = size
+        self._free = self.size = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
     async def take(self, size: int) -> AsyncIterator[None]:
         """Hold `size` bytes of the budget (at most all of it) inside the block."""
-        size = min(size, self._size)
+        size = min(size, self.size)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size, turn))
         self._serve()

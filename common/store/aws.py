@@ -12,9 +12,10 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
-from common.errors import ConfigError, RouteDown, StoreAway
+from common.errors import ConfigError, RouteDown, StoreAway, Throttled
 from common.settings import StoreSettings
 from common.store.failures import translate
+from common.store.pace import Pace
 from common.store.port import Entry, OpenUpload
 
 if TYPE_CHECKING:
@@ -28,6 +29,36 @@ class _PayloadUnsigned(S3SigV4Auth):
 
     def payload(self, request: AWSRequest) -> str:
         return UNSIGNED
+
+
+class _Paced:
+    """Makes each request of a client wait for its turn: each page of a listing, each of botocore's tries."""
+
+    _SENT = "hookmirror-sent"
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+
+    def attach(self, client: "S3Client") -> None:
+        """From now on."""
+        events: Any = client.meta.events  # aiobotocore's, which waits for a coroutine, whatever the type says
+        events.register("before-sign.s3", self._wait)
+        events.register("response-received.s3", self._heed)
+
+    async def _wait(self, request: AWSRequest, operation_name: str, **_: object) -> None:
+        check = operation_name == "HeadBucket"
+        request.context[self._SENT] = self._pace.overtake() if check else await self._pace.turn()
+
+    def _heed(self, response_dict: Mapping[str, Any] | None, context: Mapping[str, Any], **_: object) -> None:
+        if response_dict is None:
+            return
+        status, sent = response_dict["status_code"], context[self._SENT]
+        if status in {429, 503}:
+            asked = response_dict["headers"].get("retry-after")
+            refusal = translate(status, b"", doing="", retry_after=asked)
+            self._pace.slowed(sent, refusal.retry_after if isinstance(refusal, Throttled) else 0)
+        elif status < 500:
+            self._pace.went_well(sent)
 
 
 class Account:
@@ -44,8 +75,9 @@ class Account:
         self.endpoint = client.meta.endpoint_url
 
     @classmethod
-    async def open(cls, name: str, settings: StoreSettings) -> "Account":
-        """Find the credentials and the endpoint of store `name`. Raises `ConfigError` when there are none."""
+    async def open(cls, name: str, settings: StoreSettings, pace: Pace | None = None) -> "Account":
+        """Find the credentials and the endpoint of store `name`, whose requests go at `pace`. Raises
+        `ConfigError` when there are none."""
         secret, token = settings.secret_access_key, settings.session_token
         try:
             session = aioboto3.Session(
@@ -77,6 +109,7 @@ class Account:
                 verify=str(settings.ca_bundle) if settings.ca_bundle else None,
             )
         )
+        _Paced(pace or Pace(settings.max_requests_per_second, name=name)).attach(client)
         account = cls(name, settings, session, client)
         account._stack = stack
         if await _credentials(session) is None:
@@ -167,4 +200,5 @@ async def _credentials(session: aioboto3.Session) -> AioCredentials | None:
 def _translate(error: ClientError, doing: str) -> Exception:
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
     code = error.response["Error"].get("Code", "")
-    return translate(status, f"<Code>{code}</Code>".encode(), doing=doing)
+    asked = error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("retry-after")
+    return translate(status, f"<Code>{code}</Code>".encode(), doing=doing, retry_after=asked)

@@ -4,10 +4,10 @@ import hashlib
 import itertools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from common.errors import RouteDown, SourceMoved, UploadGone
-from common.store.port import Entry, OpenUpload, Part, State
+from common.errors import Corrupt, RouteDown, SourceMoved, UploadGone
+from common.store.port import Entry, OpenUpload, Part, State, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,11 @@ class MemoryReading:
     async def body(self) -> bytes:
         """See the port."""
         return self.content
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """See the port."""
+        for start in range(0, len(self.content), 2**16):
+            yield self.content[start : start + 2**16]
 
 
 @dataclass(slots=True)
@@ -66,12 +71,14 @@ class MemoryBucket:
         """See the port."""
         yield self._objects.get(key)
 
-    async def read_range(self, key: str, start: int, end: int, *, etag: str) -> bytes:
+    @asynccontextmanager
+    async def read_range(self, key: str, start: int, end: int, *, etag: str) -> AsyncIterator[MemoryReading]:
         """See the port."""
         found = self._objects.get(key)
         if found is None or found.state.etag != etag:
             raise SourceMoved(f"the object has no longer the ETag {etag}")
-        return found.content[start:end]
+        part = found.content[start:end]
+        yield MemoryReading(replace(found.state, size=len(part)), part)
 
     async def part_size(self, key: str, *, etag: str) -> int | None:
         """See the port."""
@@ -97,8 +104,13 @@ class MemoryBucket:
             raise UploadGone(f"NoSuchUpload: {upload}")
         return self._contents.uploads[upload]
 
-    async def upload_part(self, key: str, upload: str, number: int, body: bytes) -> str:
+    async def upload_part(self, key: str, upload: str, number: int, body: bytes | Stream) -> str:
         """See the port."""
+        if isinstance(body, Stream):
+            whole = b"".join([chunk async for chunk in body.chunks])
+            if (len(whole), hashlib.md5(whole, usedforsecurity=False).digest()) != (body.size, body.md5):
+                raise Corrupt("BadDigest: the bytes that came are not those that were announced")
+            body = whole
         self._open(upload).parts[number] = body
         return _md5(body)
 

@@ -13,7 +13,7 @@ import aiohttp
 
 from common.errors import StoreAway
 from common.store.failures import error_code
-from common.store.port import Part
+from common.store.port import Part, Stream
 
 MAX_ANSWER = 2**20
 """Bytes of an answer that is no object: more is not read."""
@@ -32,7 +32,7 @@ class MultipartVerbs(ABC):
         *,
         query: str = "",
         headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        body: bytes | Stream | None = None,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         """Yield the answer to one signed request."""
 
@@ -53,9 +53,10 @@ class MultipartVerbs(ABC):
             answer = await self._success(response)
             return _text(answer, "UploadId")
 
-    async def upload_part(self, key: str, upload: str, number: int, body: bytes) -> str:
+    async def upload_part(self, key: str, upload: str, number: int, body: bytes | Stream) -> str:
         """See the port."""
-        digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+        md5 = body.md5 if isinstance(body, Stream) else hashlib.md5(body, usedforsecurity=False).digest()
+        digest = base64.b64encode(md5).decode()
         query = f"partNumber={number}&uploadId={quote(upload, safe='')}"
         async with self._request(
             "PUT", key, query=query, headers={"content-md5": digest}, body=body

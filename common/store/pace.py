@@ -66,6 +66,15 @@ class Meter:
                 await self._sleep(wait)
             self._due = max(self._due, self._clock() - BURST) + units / self.rate
 
+    def take_now(self, units: float = 1) -> float:
+        """Let `units` pass before all that wait, who wait the longer for it. Return 0; or, while nothing may
+        pass at all, for how many seconds, with nothing taken."""
+        now = self._clock()
+        if self._held > now:
+            return self._held - now
+        self._due = max(self._due, now - BURST) + units / self.rate
+        return 0.0
+
     def hold(self, seconds: float) -> None:
         """Let nothing pass for `seconds` from now."""
         self._held = max(self._held, self._clock() + seconds)
@@ -115,6 +124,17 @@ class Pace:
                 await self._meter.take()
         except TimeoutError as error:
             raise Throttled(f"{self._name}: no turn to ask within {self._patience:.0f} s") from error
+        return self._noted()
+
+    def overtake(self) -> float:
+        """Take a turn at once, like `turn`, for the question whether a bucket answers at all: asked seldom,
+        and whoever asks it must not take a long line for a silent store. Raises `Throttled` while the store
+        is left in peace."""
+        if left := self._meter.take_now():
+            raise Throttled(f"{self._name}: the store asked for patience", retry_after=left)
+        return self._noted()
+
+    def _noted(self) -> float:
         now = self._clock()
         self._turns.append(now)
         while now - self._turns[0] > 1:

@@ -111,6 +111,19 @@ class Reading(Protocol):
     async def body(self) -> bytes:
         """Return the whole body. Raises `Corrupt` when it is shorter or longer than `state.size`."""
 
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body bit by bit. Raises `Corrupt` at its end when that is not at `state.size`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A body that only passes through: `size` bytes of which the MD5 is known beforehand. It can be sent
+    once; an error of our tree that `chunks` raises is raised by the call that sends it."""
+
+    chunks: AsyncIterator[bytes]
+    size: int
+    md5: bytes
+
 
 class Bucket(Protocol):
     """One bucket. Every call raises only errors of `common.errors`."""
@@ -125,9 +138,11 @@ class Bucket(Protocol):
     def read(self, key: str) -> AbstractAsyncContextManager[Reading | None]:
         """Open the object; None for a definite NoSuchKey."""
 
-    async def read_range(self, key: str, start: int, end: int, *, etag: str) -> bytes:
-        """Return bytes `start` to `end` (exclusive) of the state that has this ETag. Raises `SourceMoved`
-        when the object has another by now."""
+    def read_range(
+        self, key: str, start: int, end: int, *, etag: str
+    ) -> AbstractAsyncContextManager[Reading]:
+        """Open bytes `start` to `end` (exclusive) of the state that has this ETag; the size told is theirs.
+        Raises `SourceMoved` when the object has another by now."""
 
     async def part_size(self, key: str, *, etag: str) -> int | None:
         """Return the size of the first part of an object uploaded in parts, None when the store won't say."""
@@ -145,7 +160,7 @@ class Bucket(Protocol):
     ) -> str:
         """Begin an upload in parts and return its id."""
 
-    async def upload_part(self, key: str, upload: str, number: int, body: bytes) -> str:
+    async def upload_part(self, key: str, upload: str, number: int, body: bytes | Stream) -> str:
         """Store part `number` (from 1) with a checksum that the store verifies; return its ETag."""
 
     async def parts(self, key: str, upload: str) -> dict[int, Part]:

@@ -52,14 +52,15 @@ class S3Store:
     async def open(cls, name: str, settings: StoreSettings) -> "S3Store":
         """Return the store `name`, with nothing asked of it yet. Raises `ConfigError` without credentials."""
         trusted = _trusted(name, settings)
-        account = await Account.open(name, settings)
+        pace = Pace(settings.max_requests_per_second, name=name)
+        account = await Account.open(name, settings, pace)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ssl=trusted)
         jar = aiohttp.DummyCookieJar()  # a store's cookies are nobody's business
         # Bytes as they are stored: nothing is to be unpacked on the way through.
         session = aiohttp.ClientSession(
             connector=connector, timeout=TIMEOUT, auto_decompress=False, cookie_jar=jar
         )
-        return cls(account, session, Pace(settings.max_requests_per_second, name=name))
+        return cls(account, session, pace)
 
     def bucket(self, name: str) -> "S3Bucket":
         """See the port."""

@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from console.demo.compare import compare
 from tests.lab.faults import Fault, Faults, faults
 from tests.lab.gate import gate
-from tests.lab.programs import REMOVED, Program, Site, deliver, record
+from tests.lab.programs import REMOVED, Program, Site, deliver, in_step, record
 from tests.lab.rabbit import Broker, RabbitNode
 from tests.lab.until import until
 
@@ -58,11 +57,11 @@ class Storm:
     kills: int
     broker_kills: int
     within: float
-    """Seconds for the queue to become quiet at the end."""
+    """Seconds for the queue to become quiet at the end: what met many faults waits minutes for its turn."""
 
 
 STORMS = [
-    pytest.param(Storm(200, 40, 2, 6, 1, 100), id="short", marks=pytest.mark.timeout(240)),
+    pytest.param(Storm(200, 40, 2, 6, 1, 300), id="short", marks=pytest.mark.timeout(600)),
     pytest.param(
         Storm(1000, 200, 4, 50, 3, 600), id="long", marks=[pytest.mark.soak, pytest.mark.timeout(1800)]
     ),
@@ -152,19 +151,6 @@ async def change(site: Site, key: str, body: bytes | None) -> dict[str, Any]:
     metadata = {"length": str(len(body))}
     await site.source.write(key, body, headers={"content-type": "text/x-test"}, metadata=metadata)
     return record(key, size=len(body))
-
-
-async def in_step(site: Site, *proxies: Faults, within: float) -> None:
-    """Wait until nothing waits and nothing is under way; fail on any difference and any dead letter."""
-
-    async def at_rest() -> bool:
-        before = [proxy.taken for proxy in proxies]
-        await site.quiet(within)
-        return before == [proxy.taken for proxy in proxies] and not any(proxy.busy for proxy in proxies)
-
-    await until(at_rest, "no request is under way", within)
-    assert await compare(site.source, site.target) == []
-    assert (await site.counts()).dead == 0
 
 
 class Driver:
@@ -320,7 +306,7 @@ async def test_a_large_object_overwritten_all_the_while_it_is_copied_arrives_in_
             asked = source.taken
             await until(lambda: source.taken > asked, "a worker reads it")  # noqa: B023 - awaited here
         await asyncio.gather(*hooks)
-        await in_step(patient, source, target, within=200)
+        await in_step(patient, source, target, within=300)
         crew.check()
 
 
@@ -340,7 +326,7 @@ async def test_a_large_object_arrives_whole_through_clouds_that_flip_bits(patien
         await until(lambda: source.done[Fault.FLIPPED] and target.done[Fault.FLIPPED_IN], "bits flip")
         source.calm()
         target.calm()
-        await in_step(patient, source, target, within=200)
+        await in_step(patient, source, target, within=300)
         crew.check()
 
 
@@ -365,5 +351,5 @@ async def test_a_bit_that_flipped_before_a_worker_was_killed_between_parts_does_
         target.open.set()
         await target.landed()
         await patient.run("worker")
-        await in_step(patient, source, within=60)
+        await in_step(patient, source, within=120)
         crew.check()

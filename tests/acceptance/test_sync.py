@@ -13,9 +13,8 @@ import aiohttp
 import pytest
 
 from common.queue.topology import dead_queue
-from console.demo.compare import compare
 from tests.lab.gate import gate
-from tests.lab.programs import REMOVED, Program, Site, deliver, post, record
+from tests.lab.programs import REMOVED, Program, Site, deliver, in_step, post, record
 from tests.lab.rabbit import RabbitNode
 from tests.lab.until import until
 
@@ -42,13 +41,6 @@ async def remove(site: Site, key: str) -> dict[str, Any]:
     """Delete an object at the source and return the record of it."""
     await site.source.delete(key)
     return record(key, REMOVED)
-
-
-async def in_step(site: Site) -> None:
-    """Wait until the looks have run, then fail on any difference and on any dead letter."""
-    await site.quiet()
-    assert await compare(site.source, site.target) == []
-    assert (await site.counts()).dead == 0
 
 
 async def test_writes_overwrites_and_deletes_arrive_shuffled_and_doubled(anywhere: Site) -> None:

@@ -3,14 +3,15 @@
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
-from common.errors import StoreAway
+from common.errors import Refused, StoreAway
 from common.queue.memory import MemoryQueue
 from common.queue.port import Lane
-from common.store.memory import MemoryBucket, MemoryStore
+from common.store.memory import MemoryBucket, MemoryReading, MemoryStore
 from common.store.port import State
 from common.task import Claim, Task
 from worker import parts
@@ -21,6 +22,8 @@ from worker.mirror import Mirror
 from worker.parts import MIB, part_size
 from worker.transfer import Budget
 
+TIB = 2**40
+LARGEST = 10_000 * 5 * 2**30
 BODY = random.Random(1).randbytes(SMALL + 5 * MIB + 17)
 
 
@@ -192,14 +195,7 @@ async def test_a_source_deleted_during_the_copy_leaves_nothing_behind(
 
 async def test_bytes_that_are_not_the_sources_never_become_an_object(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    original = MemoryBucket.read_range
-
-    async def flipped(self: MemoryBucket, key: str, start: int, end: int, *, etag: str) -> bytes:
-        part = bytearray(await original(self, key, start, end, etag=etag))
-        part[0] ^= 1
-        return bytes(part)
-
-    monkeypatch.setattr(MemoryBucket, "read_range", flipped)
+    flip_each_read(monkeypatch)
     await world.put(BODY)
     for _ in range(10):
         await world.work()
@@ -208,6 +204,50 @@ async def test_bytes_that_are_not_the_sources_never_become_an_object(monkeypatch
     [letter] = await world.queue.buried(10)
     assert letter.why.startswith("Corrupt")
     assert await world.open_uploads() == 0
+
+
+def flip_each_read(
+    monkeypatch: pytest.MonkeyPatch, *, also: Callable[[int], bool] = lambda _: True
+) -> list[int]:
+    """Flip a bit in each read of a range for whose number (from 1) `also` is true; return the starts read."""
+    original = MemoryBucket.read_range
+    starts: list[int] = []
+
+    @asynccontextmanager
+    async def flipped(
+        self: MemoryBucket, key: str, start: int, end: int, *, etag: str
+    ) -> AsyncIterator[MemoryReading]:
+        starts.append(start)
+        async with original(self, key, start, end, etag=etag) as reading:
+            content = bytearray(reading.content)
+            content[0] ^= also(len(starts))
+            yield MemoryReading(reading.state, bytes(content))
+
+    monkeypatch.setattr(MemoryBucket, "read_range", flipped)
+    return starts
+
+
+async def test_parts_too_large_to_be_held_pass_through_and_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "HELD_SHARE", 64)
+    starts = flip_each_read(monkeypatch, also=lambda _: False)
+    world = World()
+    await world.put(BODY)
+    await world.work()
+    assert await world.in_step()
+    assert sorted(starts) == [0, 0, 8 * MIB, 8 * MIB]  # each once for its MD5 and once for the target
+
+
+async def test_a_bit_flipped_in_either_read_of_a_part_that_passes_through_costs_a_repetition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parts, "HELD_SHARE", 64)
+    monkeypatch.setattr(parts, "AT_ONCE", 1)
+    starts = flip_each_read(monkeypatch, also=lambda number: number in {1, 4})
+    world = World()
+    await world.put(BODY)
+    await world.work()
+    assert await world.in_step()
+    assert starts == [0, 0, 0, 0, 0, 0, 8 * MIB, 8 * MIB]
 
 
 async def test_an_upload_that_somebody_aborted_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,14 +283,28 @@ async def test_a_body_is_hashed_in_order_whatever_comes_first() -> None:
         (100 * MIB, "0" * 32 + "-20", None, 5 * MIB),
         (100 * MIB, "0" * 32 + "-7", 15 * MIB, 15 * MIB),
         (100 * MIB, "0" * 32 + "-7", None, 16 * MIB),
-        (100 * MIB, "0" * 32 + "-2", 64 * MIB, 8 * MIB),  # theirs would not fit into memory
+        (100 * MIB, "0" * 32 + "-2", 64 * MIB, 64 * MIB),
+        (100 * MIB, "0" * 32 + "-2", 3 * MIB, 64 * MIB),  # theirs makes no two parts
         (300_000 * MIB, "0" * 32, None, 30 * MIB),
+        (10 * TIB, "0" * 32, None, 1049 * MIB),
+        (LARGEST, "0" * 32, None, 5 * 1024 * MIB),
+        (LARGEST, "0" * 32 + "-10000", 5 * 1024 * MIB, 5 * 1024 * MIB),
     ],
 )
 def test_the_part_size_follows_the_sources_where_it_can_be_told(
     size: int, etag: str, theirs: int | None, part: int
 ) -> None:
     assert part_size(size, etag, theirs) == part
+
+
+@pytest.mark.parametrize("size", [10 * TIB, 10 * TIB + 1, LARGEST - 1, LARGEST])
+def test_no_object_takes_more_parts_than_s3_has_numbers_for(size: int) -> None:
+    assert -(-size // part_size(size, "0" * 32, None)) <= 10_000
+
+
+def test_what_is_larger_than_s3_takes_is_refused() -> None:
+    with pytest.raises(Refused, match=r"48\.8 TiB"):
+        part_size(LARGEST + 1, "0" * 32, None)
 
 
 def test_the_etag_of_parts_is_the_one_s3_gives() -> None:

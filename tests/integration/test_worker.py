@@ -25,7 +25,7 @@ from common.errors import (
 from common.queue.memory import MemoryQueue
 from common.queue.port import Bury, DeadLetter, Delivery, Done, Lane, Retry, Verdict
 from common.store.memory import MemoryBucket, MemoryReading, MemoryStore
-from common.store.port import MARK, Entry, OpenUpload, Part, State
+from common.store.port import MARK, Entry, OpenUpload, Part, Reading, State, Stream
 from common.task import Claim, Task
 from common.telemetry import Action
 from tests.lab.until import until
@@ -104,9 +104,11 @@ class Spy:
         self.before = wait
         return gate
 
-    async def read_range(self, key: str, start: int, end: int, *, etag: str) -> bytes:
+    @asynccontextmanager
+    async def read_range(self, key: str, start: int, end: int, *, etag: str) -> AsyncIterator[Reading]:
         await self._note("read_range", key)
-        return await self.bucket.read_range(key, start, end, etag=etag)
+        async with self.bucket.read_range(key, start, end, etag=etag) as reading:
+            yield reading
 
     async def part_size(self, key: str, *, etag: str) -> int | None:
         await self._note("part_size", key)
@@ -118,7 +120,7 @@ class Spy:
         await self._note("create_upload", key)
         return await self.bucket.create_upload(key, headers=headers, metadata=metadata)
 
-    async def upload_part(self, key: str, upload: str, number: int, body: bytes) -> str:
+    async def upload_part(self, key: str, upload: str, number: int, body: bytes | Stream) -> str:
         await self._note("upload_part", key)
         return await self.bucket.upload_part(key, upload, number, body)
 

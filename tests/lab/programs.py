@@ -17,7 +17,9 @@ import aiohttp
 from common.queue import open_queue
 from common.queue.port import Counts
 from common.store.s3 import S3Bucket, S3Store
+from console.demo.compare import compare
 from console.demo.weed import ACCESS_KEY, SECRET_KEY, free_ports, settings_for
+from tests.lab.faults import Faults
 from tests.lab.until import until
 
 LOOK_AFTER = 2
@@ -165,7 +167,7 @@ class Site:
 
     async def quiet(self, within: float = 90.0) -> None:
         """Return when nothing waits any more, looks included. A delivery in a worker's hands does not
-        show on RabbitMQ, so nothing must wait on two looks, a promise's time apart."""
+        show on RabbitMQ: nothing waits on two looks here, and `in_step` waits for what is in hand."""
 
         async def empty() -> bool:
             counts = await self.counts()
@@ -180,6 +182,25 @@ class Site:
         await until(empty_twice, "the queue becomes quiet", within)
 
 
+async def in_step(site: Site, *proxies: Faults, within: float = 90.0) -> None:
+    """Wait until nothing waits, no proxy has a request under way, and the target is the source; fail with
+    the differences when that does not come, and on any dead letter."""
+    differences: list[str] = []
+
+    async def agreed() -> bool:
+        before = [proxy.taken for proxy in proxies]
+        await site.quiet(within)
+        differences[:] = await compare(site.source, site.target)
+        still = before == [proxy.taken for proxy in proxies] and not any(proxy.busy for proxy in proxies)
+        return still and not differences
+
+    try:
+        await until(agreed, "nothing is under way and the target is the source", within)
+    finally:
+        assert differences == []
+    assert (await site.counts()).dead == 0
+
+
 @asynccontextmanager
 async def site(folder: Path, queue_url: str, source: str, target: str) -> AsyncIterator[Site]:
     """A site on the S3 servers at `source` and `target` with two new, empty buckets."""
@@ -189,6 +210,8 @@ async def site(folder: Path, queue_url: str, source: str, target: str) -> AsyncI
         await bucket.create()
         async for entry in bucket.list():
             await bucket.delete(entry.key)
+        async for upload in bucket.uploads():
+            await bucket.abort_upload(upload.key, upload.id)
     here = Site(folder, queue_url, source, target, buckets[0], buckets[1])
     try:
         yield here

@@ -219,3 +219,22 @@ async def test_whoever_waits_too_long_for_a_turn_is_better_off_in_the_queue() ->
     asked.slowed(await asked.turn(), 30)
     with pytest.raises(Throttled, match="mcs"):
         await asked.turn()
+
+
+async def test_one_that_overtakes_waits_for_nobody_and_those_in_line_wait_for_it(clock: Clock) -> None:
+    asked = pace_of(clock, 1)
+    await turns(asked, 1)
+    began = clock.now
+    assert [asked.overtake() for _ in range(3)] == [began] * 3
+    assert await asked.turn() == pytest.approx(began + 4, abs=pace.BURST)
+
+
+async def test_nobody_overtakes_while_the_store_rests(clock: Clock) -> None:
+    asked = pace_of(clock)
+    asked.slowed(await asked.turn(), 17)
+    clock.now += 5
+    with pytest.raises(Throttled, match="test") as raised:
+        asked.overtake()
+    assert raised.value.retry_after == pytest.approx(12)
+    clock.now += 12
+    assert asked.overtake() == clock.now
