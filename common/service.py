@@ -11,15 +11,18 @@ import uvloop
 
 from common import settings as configuration
 from common import telemetry
+from common.admin import admin
 from common.allocator import return_large_blocks
 from common.errors import ConfigError, HookmirrorError
+from common.metrics import Metrics
 from common.queue import open_queue
 from common.queue.port import Queue
 from common.settings import Settings
 from common.telemetry import Action, log
 
-Program = Callable[[Settings, Queue, asyncio.Event], Awaitable[None]]
-"""Runs until the event is set, then winds up. The queue is open before and closed after it."""
+Program = Callable[[Settings, Queue, asyncio.Event, Metrics], Awaitable[None]]
+"""Runs until the event is set, then winds up. The queue is open before and closed after it; what it counts
+is served for as long."""
 
 EXIT_CONFIG = 2
 
@@ -52,13 +55,21 @@ async def _serve(settings: Settings, programs: tuple[Program, ...]) -> None:
         loop.add_signal_handler(number, _stop, stop, number)
     queue = await open_queue(settings.queue.url, look_after=settings.worker.look_after)
     gc.freeze()  # what was imported stays for good: no collection need walk through it again
-    tasks = [asyncio.ensure_future(program(settings, queue, stop)) for program in programs]
+    metrics = Metrics(route.id for route in settings.routes)
+    try:
+        async with admin(settings.metrics, metrics, queue):
+            await _run([program(settings, queue, stop, metrics) for program in programs], stop)
+    finally:
+        await queue.close()
+
+
+async def _run(programs: list[Awaitable[None]], stop: asyncio.Event) -> None:
+    tasks = [asyncio.ensure_future(program) for program in programs]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:
         stop.set()  # one that failed takes the others down in good order
         ends = await asyncio.gather(*tasks, return_exceptions=True)
-        await queue.close()
     for end in ends:
         if isinstance(end, BaseException):
             raise end

@@ -72,6 +72,13 @@ class WorkerSettings(_Table):
     memory: int = Field(default=128 * 2**20, ge=64 * 2**20, description="bytes of object data held at once")
 
 
+class MetricsSettings(_Table):
+    """`[metrics]`: where /metrics and /healthz are served; nowhere without a port, on any free one for 0."""
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(default=None, ge=0, le=65535)
+
+
 class StoreSettings(_Table):
     """`[stores.NAME]`: one S3 cloud. Credentials: here, from `profile`, or the AWS chain."""
 
@@ -141,6 +148,7 @@ class Settings(BaseSettings):
     queue: QueueSettings = Field(default_factory=QueueSettings)
     receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     stores: dict[str, StoreSettings] = Field(default_factory=dict)
     routes: tuple[RouteSettings, ...] = ()
 

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import Unreadable
 
+LOOK = "look"
+"""The event of a task that no hook brought."""
+
 
 class Claim(StrEnum):
     """What an event said had happened. A hint: the source decides."""
@@ -50,18 +53,23 @@ class Task(BaseModel):
     claim: Claim | None = None
     etag: str | None = None
     size: int | None = None
-    event: str = "look"
+    event: str = LOOK
     received: float = Field(default_factory=time.time)
     tries: int = 0
     approved: bool = False
     upload: Upload | None = None
+
+    @property
+    def from_hook(self) -> bool:
+        """Whether a hook brought it, be it one that claims nothing (of a tag). All else are looks."""
+        return self.claim is not None or self.event != LOOK
 
     def look(self) -> "Task":
         """Return the same task with no claim: look at the key, compare, agree.
 
         A look is not approved: what a person let past the brake was this delete, not every later one.
         """
-        about_this_try = {"claim": None, "etag": None, "event": "look", "approved": False, "upload": None}
+        about_this_try = {"claim": None, "etag": None, "event": LOOK, "approved": False, "upload": None}
         return self.model_copy(update=about_this_try | {"tries": self.tries + 1})
 
     def encode(self) -> bytes:

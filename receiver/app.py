@@ -16,6 +16,7 @@ from common.queue.port import Queue
 from common.settings import Settings
 from common.telemetry import Action, log
 from receiver.hook import HookEndpoint
+from receiver.metrics import HookMetrics
 from receiver.routing import Routing
 from receiver.spool import SpoolingPublisher
 
@@ -26,14 +27,15 @@ RETRY_AFTER = 5
 """Seconds after which a sender is asked to come again when the queue is away."""
 
 
-def make_app(settings: Settings, queue: Queue, spool: SpoolingPublisher | None = None) -> FastAPI:
+def make_app(
+    settings: Settings, queue: Queue, metrics: HookMetrics, spool: SpoolingPublisher | None = None
+) -> FastAPI:
     """Return the application: hooks at the path of `receiver.public_url`, /ping, /healthz, /readyz.
 
     Hooks go to `queue`; with a `spool`, through it.
     """
-    hook = HookEndpoint(
-        spool or queue, Routing(settings.routes, settings.stores), settings.receiver.public_url
-    )
+    routing = Routing(settings.routes, settings.stores)
+    hook = HookEndpoint(spool or queue, routing, settings.receiver.public_url, metrics)
     app = FastAPI(title="hookmirror receiver", docs_url=None, redoc_url=None, openapi_url=None)
 
     async def receive(request: Request) -> Response:
@@ -41,7 +43,12 @@ def make_app(settings: Settings, queue: Queue, spool: SpoolingPublisher | None =
         try:
             answer = await hook(request.stream())
         except (HookmirrorError, ClientDisconnect) as error:
+            metrics.refused(error)
             return _refusal(error)
+        except Exception:
+            metrics.failed()
+            raise
+        metrics.answered(answer)
         _log_hook(answer)
         return JSONResponse(answer)
 

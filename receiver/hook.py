@@ -13,6 +13,7 @@ from common.task import Task
 from common.telemetry import Action, log
 from receiver import handshake
 from receiver.dialects import s3
+from receiver.metrics import HookMetrics
 from receiver.routing import Routing
 
 MAX_BODY = 256 * 1024
@@ -36,8 +37,11 @@ class Accepted:
 class HookEndpoint:
     """Takes the bodies of hooks. `public_url` is the URL as registered at the sender."""
 
-    def __init__(self, publisher: Publisher, routing: Routing, public_url: str | None) -> None:
+    def __init__(
+        self, publisher: Publisher, routing: Routing, public_url: str | None, metrics: HookMetrics
+    ) -> None:
         self._publisher = publisher
+        self._metrics = metrics
         self._routing = routing
         self._public_url = public_url
 
@@ -77,8 +81,11 @@ class HookEndpoint:
             tasks += found
         if strangers and strangers == len(records):
             raise NotOurs("no route names the bucket of these records")
-        await self._publish(tasks, unreadable)
-        return Accepted(len(tasks), ignored, len(unreadable))
+        with self._metrics.publishing():
+            await self._publish(tasks, unreadable)
+        buried = len(unreadable)
+        self._metrics.records(queued=len(records) - ignored - buried, ignored=ignored, buried=buried)
+        return Accepted(len(tasks), ignored, buried)
 
     async def _publish(self, tasks: list[Task], unreadable: list[tuple[object, str]]) -> None:
         """Publish everything at once and wait for all of it."""
@@ -87,7 +94,7 @@ class HookEndpoint:
             publisher.bury(json.dumps(record).encode(), lane=Lane.LIVE, why=f"Unreadable: {why}")
             for record, why in unreadable
         ]
-        publish = [publisher.publish(task.encode(), lane=Lane.LIVE) for task in tasks]
+        publish = [self._publish_one(task) for task in tasks]
         try:
             async with asyncio.timeout(ANSWER_WITHIN), asyncio.TaskGroup() as group:
                 for call in (*publish, *bury):
@@ -96,6 +103,10 @@ class HookEndpoint:
             raise QueueAway("the queue has not confirmed the records in time") from error
         except ExceptionGroup as group_error:
             raise QueueAway(str(group_error.exceptions[0])) from group_error
+
+    async def _publish_one(self, task: Task) -> None:
+        await self._publisher.publish(task.encode(), lane=Lane.LIVE)
+        self._metrics.task_queued(task.route)  # also of a hook that is deferred for its other records
 
 
 async def read_bounded(chunks: AsyncIterator[bytes]) -> bytes:

@@ -131,7 +131,7 @@ class Attempt:
         verdict: Verdict | None,
         start: float,
     ) -> None:
-        lag = time.time() - task.received if task and task.claim else None
+        lag = time.time() - task.received if task and task.from_hook else None
         attempted = Attempted(delivery, task, result, verdict, time.monotonic() - start, lag)
         for observer in self._observers:
             try:

@@ -29,8 +29,17 @@ class Brake:
         now = self._clock()
         wanted = self._wanted.setdefault(route, deque(maxlen=limit.deletes + 1))
         wanted.append(now)
-        if len(wanted) > limit.deletes and now - wanted[0] < limit.window:
+        if self._too_many(wanted, limit, now):
             raise BrakeOn(
                 f"brake: more than {limit.deletes} deletes within {limit.window:.0f} s. If they are meant:  "
                 f"hookmirror brake release '{route}'"
             )
+
+    def holds(self, route: str) -> bool:
+        """Whether the brake of `route` is on: it held a delete, and the flood is not over by a window."""
+        limit, wanted = self._limits.get(route), self._wanted.get(route)
+        return bool(limit and wanted and self._too_many(wanted, limit, self._clock()))
+
+    @staticmethod
+    def _too_many(wanted: deque[float], limit: BrakeSettings, now: float) -> bool:
+        return len(wanted) > limit.deletes and now - wanted[0] < limit.window

@@ -17,7 +17,7 @@ from worker.brake import Brake
 from worker.fidelity import described
 from worker.job import SMALL, Job
 from worker.parts import PartsCopy
-from worker.plan import UNSEEN, Copy, Delete, LookLater, Skip, contradicts, plan
+from worker.plan import UNSEEN, Copy, Delete, LookLater, Skip, Why, contradicts, plan
 from worker.transfer import Budget, fetch
 from worker.verdict import Continue, Outcome
 
@@ -54,7 +54,7 @@ class Mirror:
         target = await job.route.target.head(job.target_key) if self._must_compare(job, source) else UNSEEN
         step = plan(source, target, task.claim, job.route.deletes)
         if job.spent and isinstance(step, Copy | Delete):
-            return Outcome(Action.SKIPPED, "still not in step; the last look that tried is a dead letter")
+            return Outcome(Action.SKIPPED, Why.SPENT)
         if isinstance(step, Copy) and source is not None and source.size > SMALL:
             return await self._copy_parts(job, source)
         if task.upload is not None:

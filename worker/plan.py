@@ -1,7 +1,7 @@
 """What to do about a key, decided from what was seen: pure, and explored exhaustively by the tests."""
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Final, Literal
 
 from common.store.port import State
@@ -20,11 +20,21 @@ Target = State | None | Literal[_Unseen.UNSEEN]
 Deletes = Literal["mirror", "owned", "keep"]
 
 
+class Why(StrEnum):
+    """Why nothing was done: a closed list, so that it can be counted."""
+
+    IN_STEP = "in step"
+    ABSENT = "absent on both sides"
+    KEPT = "the route keeps what the source deletes"
+    NOT_OWNED = "the route deletes only what hookmirror wrote"
+    SPENT = "still not in step; the last look that tried is a dead letter"
+
+
 @dataclass(frozen=True, slots=True)
 class Skip:
     """Nothing to do, and why."""
 
-    why: str
+    why: Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +75,15 @@ def plan(source: State | None, target: Target, claim: Claim | None, deletes: Del
     if source is None:
         return _without_source(target, deletes)
     if target is not UNSEEN and target is not None and target.carries(source):
-        return Skip("in step")
+        return Skip(Why.IN_STEP)
     return Copy()
 
 
 def _without_source(target: Target, deletes: Deletes) -> Step:
     if target is None:
-        return Skip("absent on both sides")
+        return Skip(Why.ABSENT)
     if deletes == "keep":
-        return Skip("the route keeps what the source deletes")
+        return Skip(Why.KEPT)
     if deletes == "owned" and target is not UNSEEN and target.mark is None:
-        return Skip("the route deletes only what hookmirror wrote")
+        return Skip(Why.NOT_OWNED)
     return Delete()

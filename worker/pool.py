@@ -18,6 +18,11 @@ class Pool:
         self._limits = limits
         self._running: set[asyncio.Task[None]] = set()
 
+    @property
+    def in_hand(self) -> int:
+        """How many deliveries are being handled now."""
+        return len(self._running)
+
     async def run(self, stop: asyncio.Event, *, drain: float) -> int:
         """Work until `stop` is set, then drain for at most `drain` seconds.
 

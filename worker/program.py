@@ -3,15 +3,17 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+from common.metrics import Metrics
 from common.queue.port import Lane, Queue
 from common.settings import RouteSettings, Settings
 from common.store.pace import Meter
 from common.store.port import Store
 from common.store.s3 import S3Store
 from common.telemetry import Action, log
-from worker.attempt import Attempt, Observer, log_attempt
+from worker.attempt import Attempt, log_attempt
 from worker.brake import Brake
 from worker.job import Route
+from worker.metrics import Watch
 from worker.mirror import Mirror
 from worker.pause import Pauses
 from worker.pool import Pool
@@ -57,9 +59,7 @@ def placement(route: RouteSettings) -> dict[str, str]:
     return {name: value for name, value in chosen.items() if value}
 
 
-async def run(
-    settings: Settings, queue: Queue, stop: asyncio.Event, *, observers: tuple[Observer, ...] = (log_attempt,)
-) -> None:
+async def run(settings: Settings, queue: Queue, stop: asyncio.Event, metrics: Metrics) -> None:
     """Work until `stop` is set, then drain. The queue stays open: the caller closes it next."""
     worker = settings.worker
     async with AsyncExitStack() as stack:
@@ -68,8 +68,23 @@ async def run(
         brake = Brake({route.id: route.brake for route in settings.routes})
         mirror = Mirror(queue, look_after=worker.look_after, budget=Budget(worker.memory), brake=brake)
         pauses = await stack.enter_async_context(Pauses(mirror))  # left before the stores that it probes
-        attempt = Attempt(queue, pauses, routes, attempts=worker.attempts, observers=observers)
+        watch = Watch(metrics)
+        attempt = Attempt(
+            queue,
+            watch.around(pauses),
+            routes,
+            attempts=worker.attempts,
+            observers=(log_attempt, watch),
+        )
         limits = {Lane.LIVE: worker.concurrency, Lane.BULK: max(1, worker.concurrency // BULK_SHARE)}
-        log(Action.STARTED, "worker started", routes=sorted(routes), concurrency=worker.concurrency)
-        cut_off = await Pool(queue, attempt, limits).run(stop, drain=worker.drain)
+        pool = Pool(queue, attempt, limits)
+        watch.follow(routes, pool, pauses, brake)
+        log(
+            Action.STARTED,
+            "worker started",
+            routes=sorted(routes),
+            concurrency=worker.concurrency,
+            **metrics.started(),
+        )
+        cut_off = await pool.run(stop, drain=worker.drain)
         log(Action.STOPPED, "worker stopped", cut_off=cut_off)

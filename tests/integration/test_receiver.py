@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from common.errors import ConfigError, QueueAway
+from common.metrics import Metrics
 from common.queue.memory import MemoryQueue
 from common.queue.port import Counts, Lane
 from common.settings import Settings
@@ -78,11 +79,12 @@ class Receiver:
 
     def __init__(self, queue: MemoryQueue, settings: Settings, session: aiohttp.ClientSession) -> None:
         self.queue = queue
+        self.metrics = Metrics(route.id for route in settings.routes)
         self.port = settings.receiver.port
         self.stop = asyncio.Event()
         self._path = urlsplit(settings.receiver.public_url or "/webhook").path or "/"
         self._session = session
-        self._running = asyncio.create_task(program.run(settings, queue, self.stop))
+        self._running = asyncio.create_task(program.run(settings, queue, self.stop, self.metrics))
 
     async def answers(self) -> bool:
         """Whether it takes connections. Raises what ended it, if anything has."""
@@ -463,7 +465,7 @@ async def test_hooks_in_hand_are_answered_after_a_stop() -> None:
 async def test_a_port_that_is_taken_is_an_error_of_the_configuration(receiver: Receiver) -> None:
     settings = Settings.model_validate(SETTINGS | {"receiver": {"host": "127.0.0.1", "port": receiver.port}})
     with pytest.raises(ConfigError, match=rf"{receiver.port}.*port ="):
-        await program.run(settings, MemoryQueue(), asyncio.Event())
+        await program.run(settings, MemoryQueue(), asyncio.Event(), Metrics())
 
 
 async def test_a_sender_that_goes_away_in_the_middle_leaves_nothing_behind(receiver: Receiver) -> None:

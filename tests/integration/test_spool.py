@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import ConfigError, QueueAway
+from common.metrics import Metrics
 from common.queue.memory import MemoryQueue
 from common.queue.port import KILLER, Bury, Counts, Lane
 from common.queue.sqlite import SqliteQueue
@@ -277,7 +278,7 @@ async def test_the_queue_is_no_spool_for_itself(tmp_path: Path) -> None:
         | {"queue": {"url": f"sqlite:///{tmp_path}/q.db"}, "receiver": {"spool": f"{tmp_path}/x/../q.db"}}
     )
     with pytest.raises(ConfigError, match=r"receiver\.spool.*is the queue itself"):
-        await program.run(settings, MemoryQueue(), asyncio.Event())
+        await program.run(settings, MemoryQueue(), asyncio.Event(), Metrics())
 
 
 @pytest.mark.parametrize("file", ["no/such/folder/spool.db", ""])

@@ -6,7 +6,7 @@ import pytest
 
 from common.store.port import MARK, State
 from common.task import Claim
-from worker.plan import UNSEEN, Copy, Delete, Deletes, LookLater, Skip, Step, Target, contradicts, plan
+from worker.plan import UNSEEN, Copy, Delete, Deletes, LookLater, Skip, Step, Target, Why, contradicts, plan
 
 SOURCE = State("etag", 10, "Mon", "v1")
 NEWER = State("etag2", 11, "Tue", "v2")
@@ -32,8 +32,8 @@ DELETES: tuple[Deletes, ...] = ("mirror", "owned", "keep")
     [
         (UNSEEN, Copy()),
         (None, Copy()),
-        (copy_of(SOURCE), Skip("in step")),
-        (ADOPTED, Skip("in step")),
+        (copy_of(SOURCE), Skip(Why.IN_STEP)),
+        (ADOPTED, Skip(Why.IN_STEP)),
         (copy_of(NEWER), Copy()),
         (STRANGER, Copy()),
     ],
@@ -54,8 +54,8 @@ def test_a_read_that_contradicts_a_claim_of_creation_touches_nothing(
     assert plan(None, target, Claim.CREATED, deletes) == LookLater()
 
 
-KEPT = Skip("the route keeps what the source deletes")
-FOREIGN = Skip("the route deletes only what hookmirror wrote")
+KEPT = Skip(Why.KEPT)
+FOREIGN = Skip(Why.NOT_OWNED)
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ FOREIGN = Skip("the route deletes only what hookmirror wrote")
         (UNSEEN, "mirror", Delete()),
         (UNSEEN, "owned", Delete()),  # the worker always looks first on such a route
         (UNSEEN, "keep", KEPT),
-        (None, "mirror", Skip("absent on both sides")),
-        (None, "owned", Skip("absent on both sides")),
-        (None, "keep", Skip("absent on both sides")),
+        (None, "mirror", Skip(Why.ABSENT)),
+        (None, "owned", Skip(Why.ABSENT)),
+        (None, "keep", Skip(Why.ABSENT)),
         (copy_of(SOURCE), "mirror", Delete()),
         (copy_of(SOURCE), "owned", Delete()),
         (copy_of(SOURCE), "keep", KEPT),
@@ -89,8 +89,8 @@ def test_nothing_is_ever_deleted_while_the_source_has_it() -> None:
 
 
 def test_a_step_once_done_leaves_nothing_to_do_for_a_look() -> None:
-    assert plan(SOURCE, copy_of(SOURCE), None) == Skip("in step")
-    assert plan(None, None, None) == Skip("absent on both sides")
+    assert plan(SOURCE, copy_of(SOURCE), None) == Skip(Why.IN_STEP)
+    assert plan(None, None, None) == Skip(Why.ABSENT)
 
 
 def test_deletes_are_mirrored_unless_told_otherwise() -> None:

@@ -1,0 +1,95 @@
+"""The port for operators: `/metrics` and `/healthz`. Not the hooks' port, which is public."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from common.errors import QueueAway
+from common.metrics import Metrics, QueueDepths
+from common.queue.port import Inspector
+from common.settings import MetricsSettings
+from common.telemetry import Action, log
+from common.web import App, listen, serve
+
+SAMPLE_EVERY = 10.0
+"""Seconds between two looks at how deep the queue is."""
+
+ANSWER_WITHIN = 5.0
+"""Seconds for the queue to say so."""
+
+GRACE = 1
+"""Seconds for a scrape in hand to be answered after a stop."""
+
+TEXT = "text/plain; charset=utf-8"
+
+
+@asynccontextmanager
+async def admin(settings: MetricsSettings, metrics: Metrics, queue: Inspector) -> AsyncIterator[None]:
+    """Serve `metrics` inside the block, with the depths of `queue`; nothing when no port is configured.
+
+    Raises `ConfigError` for a taken port.
+    """
+    if settings.port is None:
+        yield
+        return
+    with listen("metrics", settings.host, settings.port) as listener:
+        metrics.port = int(listener.getsockname()[1])
+        stop = asyncio.Event()
+        serving = asyncio.create_task(serve(make_app(metrics), listener, stop, grace=GRACE))
+        sampling = asyncio.create_task(repeat(lambda: sample(metrics.queue, queue)))
+        try:
+            yield
+        finally:
+            sampling.cancel()
+            stop.set()
+            for end in await asyncio.gather(serving, sampling, return_exceptions=True):
+                if isinstance(end, Exception):
+                    log(Action.FAILED, f"the metrics: {end!r}", level=logging.ERROR)
+
+
+def make_app(metrics: Metrics) -> App:
+    """Return the ASGI application."""
+
+    async def app(scope: Mapping[str, Any], _: object, send: Callable[[Any], Awaitable[None]]) -> None:
+        if scope["type"] == "http":
+            status, content_type, body = _answer(metrics, scope)
+            headers = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    return app
+
+
+def _answer(metrics: Metrics, scope: Mapping[str, Any]) -> tuple[int, str, bytes]:
+    """Return status, content type and body."""
+    if scope["method"] not in {"GET", "HEAD"}:
+        return 405, TEXT, b"GET only\n"
+    if scope["path"] == "/metrics":
+        accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
+        body, content_type = metrics.render(accept.decode("latin-1"))
+        return 200, content_type, body
+    if scope["path"] == "/healthz":  # that the loop comes round to this is all it says
+        return 200, "application/json", b'{"status":"alive"}'
+    return 404, TEXT, b"here are /metrics and /healthz\n"
+
+
+async def sample(depths: QueueDepths, queue: Inspector) -> None:
+    """Ask `queue` how deep it is."""
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN):
+            depths.counts = await queue.counts()
+    except (QueueAway, TimeoutError):  # hookmirror_queue_up says so, and so do the log lines of who needs it
+        depths.counts = None
+    depths.asked = True
+
+
+async def repeat(take: Callable[[], Awaitable[None]]) -> None:
+    """Take a sample every SAMPLE_EVERY seconds until cancelled; one that fails is logged."""
+    while True:
+        try:
+            await take()
+        except Exception as error:  # noqa: BLE001 - one bad sample is no reason to take no other
+            log(Action.FAILED, f"the metrics: {error!r}", level=logging.ERROR)
+        await asyncio.sleep(SAMPLE_EVERY)

@@ -1,0 +1,175 @@
+"""What is counted, under which name: the closed set that docs/metrics.md explains."""
+
+import functools
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
+from typing import ParamSpec
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+
+from common.queue.port import Counts, Lane
+
+# They would be a series more for each counter, which says what process_start_time_seconds says.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+ELSEWHERE = "unknown"
+"""The label of a route that is not configured here: what a task says must not make new series for ever."""
+
+PUBLISH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3)
+COPY_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
+LAG_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 1800, 3600, 6 * 3600, 24 * 3600)
+
+P = ParamSpec("P")
+
+
+def harmless(note: Callable[P, None]) -> Callable[P, None]:
+    """Decorate what takes note of something: when it raises, that is logged and nothing else happens."""
+
+    @functools.wraps(note)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            note(*args, **kwargs)
+        except Exception:  # observation cannot touch fate
+            logging.getLogger("hookmirror").exception("a metric failed")
+
+    return guarded
+
+
+class QueueDepths:
+    """The queue as it was last asked. No depth at all while it does not answer: an old one would lie."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.counts: Counts | None = None
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the depths for a scrape."""
+        if not self.asked:
+            return
+        up = "Whether the queue answered when it was last asked for its depth."
+        yield GaugeMetricFamily("hookmirror_queue_up", up, value=float(self.counts is not None))
+        if self.counts is None:
+            return
+        depth = GaugeMetricFamily(
+            "hookmirror_queue_depth", "Tasks in the queue, looks among them.", labels=("lane", "state")
+        )
+        for lane in Lane:
+            depth.add_metric((lane, "ready"), self.counts.ready.get(lane, 0))
+        depth.add_metric(("", "waiting"), self.counts.waiting)
+        if self.counts.held is not None:
+            depth.add_metric(("", "held"), self.counts.held)
+        yield depth
+        dead = "Tasks and records that only a person can do something about."
+        yield GaugeMetricFamily("hookmirror_dead_letters", dead, value=self.counts.dead)
+
+
+class Metrics:
+    """All metrics of one process. `port` is where they are served, None when they are not."""
+
+    def __init__(self, routes: Iterable[str] = ()) -> None:
+        self.registry = CollectorRegistry()
+        self.routes = tuple(routes)
+        self.port: int | None = None
+        self.queue = QueueDepths()
+        self.registry.register(self.queue)
+        ProcessCollector(registry=self.registry)
+        build = Info("hookmirror", "The version that runs.", registry=self.registry)
+        build.info({"version": version("hookmirror")})
+
+    def known(self, route: str) -> str:
+        """Return `route` if it is configured here, else `ELSEWHERE`."""
+        return route if route in self.routes else ELSEWHERE
+
+    def started(self) -> dict[str, int]:
+        """Return what the log line of a program's start says of the metrics."""
+        return {} if self.port is None else {"metrics_port": self.port}
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return every metric and the content type: OpenMetrics for who accepts it, else Prometheus' own."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+
+class ReceiverFamilies:
+    """What a receiver counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"hookmirror_{name}", text, labels, registry=registry)
+
+        self.hooks = counter("hooks", "Hooks, by what was answered.", "outcome")
+        self.records = counter("records", "Records of accepted hooks, by what became of them.", "outcome")
+        self.tasks = counter("tasks_received", "Tasks made durable from hooks.", "route")
+        self.publish = Histogram(
+            "hookmirror_publish_seconds",
+            "Seconds until every record of a hook was durable, or given up.",
+            buckets=PUBLISH_BUCKETS,
+            registry=registry,
+        )
+        self.last_hook = Gauge(
+            "hookmirror_last_hook_timestamp_seconds",
+            "When the last hook was accepted (seconds since the epoch), 0 for none.",
+            registry=registry,
+        )
+
+
+class SpoolFamilies:
+    """What a receiver with a spool tells of it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.records = Gauge("hookmirror_spool_records", "Records in the spool.", registry=registry)
+        self.in_use = Gauge(
+            "hookmirror_spool_in_use",
+            "Whether hooks go to the spool, because the queue is away.",
+            registry=registry,
+        )
+
+
+class WorkerFamilies:
+    """What a worker counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"hookmirror_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"hookmirror_{name}", text, labels, registry=registry)
+
+        self.attempts = counter("attempts", "Attempts, by how they ended.", "route", "outcome", "error")
+        self.ended = counter(
+            "tasks_ended", "Tasks from hooks that ended, and how.", "route", "outcome", "reason"
+        )
+        self.looks_promised = counter("looks_promised", "Looks put into the queue.", "route")
+        self.looks_ended = counter("looks_ended", "Looks that ended, and how.", "route", "outcome", "reason")
+        self.bytes = counter("copied_bytes", "Bytes of the objects copied.", "route")
+        self.copy = Histogram(
+            "hookmirror_copy_seconds",
+            "Seconds of work on an object that was copied, by its size.",
+            ("size_class",),
+            buckets=COPY_BUCKETS,
+            registry=registry,
+        )
+        self.lag = Histogram(
+            "hookmirror_lag_seconds",
+            "Seconds from a hook's arrival to the object copied or deleted on the target.",
+            ("route",),
+            buckets=LAG_BUCKETS,
+            registry=registry,
+        )
+        self.oldest = gauge(
+            "oldest_waiting_seconds", "Age of the oldest event that this worker knows to be waiting."
+        )
+        self.paused = gauge("route_paused", "Whether the route is paused.", "route")
+        self.brake = gauge("brake_on", "Whether the route's brake holds deletes.", "route")
+        self.in_hand = gauge("deliveries_in_hand", "Deliveries that this worker is at work on.")

@@ -1,0 +1,58 @@
+"""Serving HTTP inside the loop that there is, until told to stop."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import uvicorn
+
+from common.errors import ConfigError
+
+App = Callable[..., Awaitable[Any]]
+"""An ASGI application."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process has its own, for all of its programs."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(app: App, listener: socket.socket, stop: asyncio.Event, *, grace: int) -> None:
+    """Serve `app` on `listener` until `stop` is set, then answer what has come in, for `grace` seconds."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="none",  # we run inside the loop that there is
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=grace,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    stopping.cancel()
+    with suppress(asyncio.CancelledError):
+        await stopping
+    await serving
+
+
+def listen(table: str, host: str, port: int) -> socket.socket:
+    """Return a socket that listens. Raises `ConfigError`, which names the `table` of the configuration."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an answer is not to wait for an ack
+        return listener
+    except OSError as error:
+        raise ConfigError(
+            f"{table}: cannot listen on {host}:{port}: {error.strerror}. Set another:  port = {port + 1}"
+        ) from error
