@@ -19,13 +19,22 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
-from common.errors import ConfigError, Corrupt, Refused, RouteDown, SourceMoved, StoreAway, Throttled
+from common.errors import (
+    ConfigError,
+    Corrupt,
+    HookmirrorError,
+    Refused,
+    RouteDown,
+    SourceMoved,
+    StoreAway,
+    Throttled,
+)
 from common.settings import StoreSettings
 from common.store.aws import Account
 from common.store.failures import error_code, translate
 from common.store.multipart import MultipartVerbs, rest_of
 from common.store.pace import Pace
-from common.store.port import CONTENT_HEADERS, PLACEMENT_HEADERS, Entry, OpenUpload, State
+from common.store.port import CONTENT_HEADERS, PLACEMENT_HEADERS, Entry, OpenUpload, State, Stream
 
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30)
 
@@ -89,6 +98,18 @@ class S3Reading:
             raise Corrupt(f"{len(body)} bytes came instead of {self.state.size}")
         return body
 
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """See the port."""
+        came = 0
+        try:
+            async for chunk in self._response.content.iter_any():
+                came += len(chunk)
+                yield chunk
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise Corrupt(f"the body of {self.state.size} bytes broke off: {error!r}") from error
+        if came != self.state.size:
+            raise Corrupt(f"{came} bytes came instead of {self.state.size}")
+
 
 class S3Bucket(MultipartVerbs):
     """One bucket of one store."""
@@ -124,7 +145,8 @@ class S3Bucket(MultipartVerbs):
         pairs = [(unescape(k), unescape(v)) for k, v in _TAG.findall(body.decode())]
         return replace(state, tags=urlencode(sorted(pairs)))
 
-    async def read_range(self, key: str, start: int, end: int, *, etag: str) -> bytes:
+    @asynccontextmanager
+    async def read_range(self, key: str, start: int, end: int, *, etag: str) -> AsyncIterator[S3Reading]:
         """See the port."""
         pinned = {"range": f"bytes={start}-{end - 1}", "if-match": f'"{etag}"'}
         async with self._request("GET", key, headers=pinned) as response:
@@ -135,7 +157,7 @@ class S3Bucket(MultipartVerbs):
                     if error_code(body) == "NoSuchKey"
                     else self._failure(response, body)
                 )
-            return await S3Reading(replace(_state(response), size=end - start), response).body()
+            yield S3Reading(replace(_state(response), size=end - start), response)
 
     async def part_size(self, key: str, *, etag: str) -> int | None:
         """See the port."""
@@ -209,10 +231,10 @@ class S3Bucket(MultipartVerbs):
         *,
         query: str = "",
         headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        body: bytes | Stream | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Yield the answer to one signed request. No answer at all, or a 5xx, is tried again at once or
-        twice: every verb here may be repeated."""
+        twice: every verb here may be repeated, but for a body that only passes through."""
         url = f"{self._base}/{quote(key, safe='/~')}{'?' if query else ''}{query}"
         response = await self._persist(method, url, headers or {}, body)
         try:
@@ -221,9 +243,9 @@ class S3Bucket(MultipartVerbs):
             response.release()
 
     async def _persist(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Stream | None
     ) -> aiohttp.ClientResponse:
-        for pause in PAUSES:
+        for pause in () if isinstance(body, Stream) else PAUSES:
             try:
                 response = await self._send(method, url, headers, body)
             except (StoreAway, RouteDown):
@@ -236,12 +258,12 @@ class S3Bucket(MultipartVerbs):
         return await self._send(method, url, headers, body)
 
     async def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Stream | None
     ) -> aiohttp.ClientResponse:
         sent = await self._pace.turn()
         signed = await self._account.sign(method, url, headers)
         if body:
-            signed["Content-Length"] = str(len(body))
+            signed["Content-Length"] = str(body.size if isinstance(body, Stream) else len(body))
         # aiohttp would add a Content-Type to a body that has none; S3 has its own default.
         skip = ("Content-Type",)
         try:
@@ -249,7 +271,7 @@ class S3Bucket(MultipartVerbs):
                 method,
                 URL(url, encoded=True),
                 headers=signed,
-                data=_pieces(body) if body and len(body) > PIECE else body,
+                data=_outgoing(body),
                 allow_redirects=False,
                 proxy=self._proxy,
                 skip_auto_headers=skip,
@@ -257,6 +279,8 @@ class S3Bucket(MultipartVerbs):
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise RouteDown(f"{method} {self.name}: unreachable: {error!r}") from error  # nothing was sent
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if isinstance(error.__cause__, HookmirrorError):
+                raise error.__cause__ from None  # not the store failed, but where its body came from
             raise StoreAway(f"{method} {self.name}: no answer: {error!r}") from error
         if response.status in {429, 503} and isinstance(refusal := self._failure(response, b""), Throttled):
             self._pace.slowed(sent, refusal.retry_after)
@@ -287,6 +311,13 @@ def _trusted(name: str, settings: StoreSettings) -> ssl.SSLContext | bool:
         raise ConfigError(
             f"stores.{name}.ca_bundle: {settings.ca_bundle}: {error}. Name a file of PEM certificates."
         ) from error
+
+
+def _outgoing(body: bytes | Stream | None) -> bytes | AsyncIterator[bytes | memoryview] | None:
+    """Return `body` as aiohttp is to have it."""
+    if isinstance(body, Stream):
+        return body.chunks
+    return _pieces(body) if body and len(body) > PIECE else body
 
 
 async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
