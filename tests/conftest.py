@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab.clouds import moto
 from tests.lab.programs import LOOK_AFTER
 from tests.lab.rabbit import Broker, ExternalNode, RabbitNode
 
@@ -47,3 +48,10 @@ def own_rabbit(rabbit: Broker) -> RabbitNode:
     if isinstance(rabbit, ExternalNode):
         pytest.skip("kills the broker, and that of HOOKMIRROR_TEST_AMQP_URL is somebody else's")
     return rabbit
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """An S3 server that keeps every key."""
+    with moto() as url:
+        yield url

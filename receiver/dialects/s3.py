@@ -66,14 +66,16 @@ def keys(written: str, encoding: str) -> list[str]:
     """Return the keys that `written` may stand for, the likeliest first.
 
     `encoding` is the store's `key_encoding`: "raw", "url" (form-encoded: space is `+`), or "auto",
-    when both readings are looked at. A reading that is not UTF-8 is none.
+    when both readings are looked at. A reading that is not UTF-8 is none, nor is one of two that is longer
+    than any key: a store would refuse it for good, and a long key that is encoded would end as a dead letter.
     """
     decoded = _decoded(written)
     if encoding == "raw" or decoded is None:
         return [written]
     if encoding == "url":
         return [decoded]
-    return list(dict.fromkeys((written, decoded)))
+    readings = dict.fromkeys((written, decoded))
+    return [key for key in readings if len(_utf8(key)) <= MAX_KEY] or [written]
 
 
 def _meaning(event: str) -> tuple[bool, Claim | None]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from common.errors import NotAHook, Unreadable
 from common.task import Claim
 from receiver.dialects.s3 import MAX_KEY, Event, keys, parse, records
+from tests.lab.keys import AWKWARD, LONG, as_aws, as_it_is, as_minio
 from tests.lab.samples import names, sample
 
 CREATED, REMOVED = Claim.CREATED, Claim.REMOVED
@@ -169,6 +170,28 @@ def test_a_record_that_names_no_key_is_unreadable_and_says_where(broken: object,
 def test_the_longest_key_there_is_is_read_even_when_all_of_it_is_encoded() -> None:
     written = "%C3%A9" * (MAX_KEY // 2)
     assert keys(parse(record(key=written)).key, "url") == ["é" * (MAX_KEY // 2)]
+
+
+@pytest.mark.parametrize("key", LONG)
+def test_a_reading_longer_than_any_key_is_none(key: str) -> None:
+    assert keys(as_aws(key), "auto") == keys(key, "auto") == [key]
+    assert keys(f"+{key}", "auto") == [f"+{key}"]  # no reading is left: the store is to say so
+
+
+def test_the_awkward_keys_are_legal_many_and_stand_for_one_another() -> None:
+    assert len(set(AWKWARD)) == len(AWKWARD) >= 64
+    assert max(len(key.encode()) for key in AWKWARD) == MAX_KEY
+    confused = [key for key in AWKWARD if ({*keys(key, "auto")} - {key}) & {*AWKWARD}]
+    assert len(confused) >= 6
+
+
+@pytest.mark.parametrize("key", AWKWARD)
+def test_an_awkward_key_is_among_the_readings_of_every_way_to_write_it(key: str) -> None:
+    assert keys(key, "raw") == [key]
+    for write in (as_aws, as_minio):
+        assert keys(write(key), "url") == [key]
+    for write in (as_it_is, as_aws, as_minio):
+        assert key in keys(write(key), "auto")
 
 
 @pytest.mark.parametrize(
