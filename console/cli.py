@@ -1,15 +1,43 @@
 """`hookmirror ...`: the commands, one file a group; no logic here."""
 
+import importlib
 import sys
 
 import click
 
 from common.errors import ConfigError, HookmirrorError
-from console import brake, dead, init, run, sign, status, uploads
-from console.demo import demo
+
+COMMANDS = {
+    "init": "console.init:init",
+    "up": "console.run:up",
+    "receiver": "console.run:receiver_",
+    "worker": "console.run:worker_",
+    "status": "console.status:status",
+    "health": "console.health:health",
+    "dead": "console.dead:dead",
+    "brake": "console.brake:brake",
+    "uploads": "console.uploads:uploads",
+    "sign": "console.sign:sign",
+    "demo": "console.demo.demo:demo",
+}
+"""Where each command is: "module:function"."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Late(click.Group):
+    """A group whose commands are imported when they are asked for: `health` need not wait for all of S3."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module, _, function = COMMANDS.get(cmd_name, "").partition(":")
+        if not module:
+            return None
+        command: click.Command = getattr(importlib.import_module(module), function)
+        return command
+
+
+@click.group(cls=_Late, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="hookmirror")
 def hookmirror() -> None:
     """Keep a bucket in one S3 cloud equal to a bucket in another, driven by the source's webhooks.
@@ -28,25 +56,10 @@ def hookmirror() -> None:
     \b
     Looking after it:
       hookmirror status
+      hookmirror health                   for a container's health check
       hookmirror dead list
       hookmirror brake list
     """
-
-
-commands = (
-    init.init,
-    run.up,
-    run.receiver_,
-    run.worker_,
-    status.status,
-    dead.dead,
-    brake.brake,
-    uploads.uploads,
-    sign.sign,
-    demo.demo,
-)
-for command in commands:
-    hookmirror.add_command(command)
 
 
 def main() -> None:

@@ -25,6 +25,10 @@ concurrency = 32                             # objects at once, in each worker p
 look_after = 1200                            # seconds until each write is looked at again; not below 1200
 attempts = 12                                # then a dead letter
 
+[metrics]                                    # docs/metrics.md
+host = "127.0.0.1"                           # for a Prometheus elsewhere: "0.0.0.0", behind a firewall
+# port = 9464                                # /metrics and /healthz; none without it. One process a port
+
 [stores.mcs]
 endpoint = "https://hb.ru-msk.vkcloud-storage.ru"
 region = "ru-msk"

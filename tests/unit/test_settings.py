@@ -54,6 +54,7 @@ def test_every_value_has_the_documented_default() -> None:
     assert settings.queue.url == "sqlite:///hookmirror.db"
     assert (receiver.port, receiver.public_url) == (8080, None)
     assert (worker.concurrency, worker.look_after, worker.attempts) == (32, 1200, 12)
+    assert (settings.metrics.host, settings.metrics.port) == ("127.0.0.1", None)
     assert (settings.stores, settings.routes) == ({}, ())
 
 
@@ -312,6 +313,7 @@ def test_the_template_that_init_writes_loads() -> None:
 def test_the_template_names_the_defaults_as_they_are() -> None:
     written, default = load(write(TEMPLATE.format(token="x"))), Settings()
     assert (written.worker, written.queue) == (default.worker, default.queue)
+    assert written.metrics == default.metrics
     assert (written.receiver.host, written.receiver.port) == (default.receiver.host, default.receiver.port)
 
 
