@@ -336,7 +336,7 @@ def _proxy_for(url: str) -> str | None:
     """Return the proxy that the environment names for `url`. Asked for once: with `trust_env` aiohttp would
     look again, in a thread, at every request."""
     parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)  # no_proxy may name a port
 
 
 def _state(response: aiohttp.ClientResponse) -> State:
