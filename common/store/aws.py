@@ -1,5 +1,6 @@
 """What aioboto3 is good at: the credential chain, regions, signatures, listings. Nothing else knows it."""
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 import aioboto3
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioCredentials
+from aiobotocore.httpsession import AIOHTTPSession
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
@@ -29,6 +31,18 @@ class _PayloadUnsigned(S3SigV4Auth):
 
     def payload(self, request: AWSRequest) -> str:
         return UNSIGNED
+
+
+class _Verifying(AIOHTTPSession):
+    """Believes a certificate only with the store's name in it, on every way to it. aiobotocore 2.25 by itself
+    takes anybody's that a trusted authority made, and through a proxy it checks nothing at all."""
+
+    def _get_ssl_context(self) -> ssl.SSLContext:
+        verify: object = self._verify  # type: ignore[attr-defined] # the stubs leave it out
+        return ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
+
+    def _setup_proxy_ssl_context(self, proxy_url: str) -> ssl.SSLContext:
+        return self._get_ssl_context()
 
 
 class _Paced:
@@ -94,6 +108,7 @@ class Account:
         stack = AsyncExitStack()
         # "when_required": newer defaults add checksums and chunked bodies that other clouds refuse.
         config = AioConfig(
+            http_session_cls=_Verifying,
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             retries={"total_max_attempts": 3, "mode": "standard"},
