@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bench import hooks, objects, report
+from bench import hooks, objects, report, waiting
 from bench.lab import Failed, Missing, open_lab
 from common.errors import HookmirrorError
 
@@ -19,12 +19,28 @@ INTERRUPTED = 130
 @click.option("--quick", is_flag=True, help="Fewer and shorter rounds: a rough answer in half a minute.")
 @click.option("--hooks-only", is_flag=True, help="Only hooks a second.")
 @click.option("--objects-only", is_flag=True, help="Only objects a second.")
+@click.option(
+    "--waiting",
+    "waiting_count",
+    metavar="COUNT",
+    type=int,
+    help="Only what so many waiting tasks cost RabbitMQ.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
-def bench(quick: bool, hooks_only: bool, objects_only: bool, as_json: bool) -> None:
+def bench(
+    quick: bool, hooks_only: bool, objects_only: bool, waiting_count: int | None, as_json: bool
+) -> None:
     """Measure hooks/s against a bare handler and objects/s against rclone, side by side."""
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
     if hooks_only and objects_only:
         raise click.UsageError("--hooks-only and --objects-only exclude each other")
-    result = measure(quick, not objects_only, not hooks_only, lambda line: click.echo(line, err=True))
+    if waiting_count:
+        result = measure_waiting(waiting_count, say)
+    else:
+        result = measure(quick, not objects_only, not hooks_only, say)
     click.echo(json.dumps(result, indent=2) if as_json else report.table(result))
 
 
@@ -41,6 +57,16 @@ def measure(quick: bool, with_hooks: bool, with_objects: bool, say: Callable[[st
             rounds, count = (2, 600) if quick else (5, 3000)
             result["objects"] = asdict(objects.measure(lab, node, rounds=rounds, count=count, say=say))
     return result
+
+
+def measure_waiting(count: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return what `count` waiting tasks cost the broker, as plain values."""
+    with open_lab() as lab:
+        say("starting RabbitMQ")
+        return {
+            "machine": report.machine(),
+            "waiting": asdict(waiting.measure(lab.rabbit(), count=count, say=say)),
+        }
 
 
 if __name__ == "__main__":

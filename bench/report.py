@@ -23,6 +23,8 @@ def table(result: dict[str, Any]) -> str:
             _hooks(console, result["hooks"])
         if "objects" in result:
             _objects(console, result["objects"])
+        if "waiting" in result:
+            _waiting(console, result["waiting"])
     return captured.get()
 
 
@@ -44,6 +46,18 @@ def _objects(console: Console, objects: dict[str, Any]) -> None:
     for name, side in (("worker", objects["ours"]), ("rclone", objects["rclone"])):
         grid.add_row(name, f"{side['rate']:.0f}", f"{side['cpu'] * 1000:.3f} ms")
     _print(console, grid, "worker to rclone", objects)
+
+
+def _waiting(console: Console, cost: dict[str, Any]) -> None:
+    console.print(
+        f"\n{cost['count']} tasks of {cost['body']} bytes wait; {cost['rate']:.0f} a second went in"
+    )
+    for what in ("memory", "disk"):
+        before, after = cost[what]
+        each = (after - before) / cost["count"]
+        console.print(
+            f"{what}: {before / 1e6:.0f} MB before, {after / 1e6:.0f} MB now: {each:.0f} bytes a task"
+        )
 
 
 def _right(*headers: str) -> list[Column]:
