@@ -45,12 +45,12 @@ async def reasons(site: Site) -> list[str]:
 
 
 async def test_hooks_are_taken_while_the_broker_is_dead_and_done_though_the_receiver_dies_too(
-    over_rabbit: Site, rabbit: RabbitNode
+    over_rabbit: Site, own_rabbit: RabbitNode
 ) -> None:
     site = spooling(over_rabbit)
     receiver = await site.run("receiver")
     events = [await put(site, number) for number in range(100)]
-    rabbit.kill()
+    own_rabbit.kill()
     try:
         statuses = await asyncio.gather(*(post(site.hook_url, event) for event in events))
         assert set(statuses) == {200}
@@ -60,7 +60,7 @@ async def test_hooks_are_taken_while_the_broker_is_dead_and_done_though_the_rece
         assert await post(site.hook_url, await put(site, 100)) == 200
         receiver.kill()
     finally:
-        await asyncio.to_thread(rabbit.start)
+        await asyncio.to_thread(own_rabbit.start)
     receiver, worker = await site.run("receiver"), await site.run("worker")
 
     async def drained() -> bool:
@@ -76,17 +76,17 @@ async def test_hooks_are_taken_while_the_broker_is_dead_and_done_though_the_rece
 
 
 async def test_an_unreadable_record_that_came_meanwhile_is_a_dead_letter_on_the_broker_in_the_end(
-    over_rabbit: Site, rabbit: RabbitNode
+    over_rabbit: Site, own_rabbit: RabbitNode
 ) -> None:
     site = spooling(over_rabbit)
     await site.run("receiver")
     good = await put(site, 1)
-    rabbit.kill()
+    own_rabbit.kill()
     try:
         assert await post(site.hook_url, good, {"no": "record"}) == 200
         assert await in_spool(site) == 2
     finally:
-        await asyncio.to_thread(rabbit.start)
+        await asyncio.to_thread(own_rabbit.start)
 
     async def both() -> bool:
         counts = await site.counts()
@@ -99,13 +99,13 @@ async def test_an_unreadable_record_that_came_meanwhile_is_a_dead_letter_on_the_
 
 
 async def test_a_broker_that_stops_answering_costs_no_sender_a_second_try(
-    over_rabbit: Site, rabbit: RabbitNode
+    over_rabbit: Site, own_rabbit: RabbitNode
 ) -> None:
     site = spooling(over_rabbit)
     receiver = await site.run("receiver")
     event = await put(site, 1)
     assert await post(site.hook_url, event) == 200
-    rabbit.pause()
+    own_rabbit.pause()
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session:
             for _ in range(20):
@@ -114,7 +114,7 @@ async def test_a_broker_that_stops_answering_costs_no_sender_a_second_try(
             async with session.get(f"http://127.0.0.1:{site.port}/readyz") as answer:
                 assert await answer.json() == {"status": "ready", "queue": "away, spooling"}
     finally:
-        rabbit.resume()
+        own_rabbit.resume()
 
     async def drained() -> bool:
         return await in_spool(site) == 0

@@ -14,7 +14,7 @@ from common.queue.memory import MemoryQueue
 from common.queue.port import KILLER, Bury, Delivery, Done, Lane, Queue, Retry
 from common.queue.rabbitmq import RabbitQueue
 from common.queue.sqlite import SqliteQueue
-from tests.lab.rabbit import RabbitNode
+from tests.lab.rabbit import Broker
 from tests.lab.until import until
 
 
@@ -43,7 +43,7 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
     url = ""
     if request.param == "rabbitmq":
-        node: RabbitNode = request.getfixturevalue("rabbit")
+        node: Broker = request.getfixturevalue("rabbit")
         url = await node.wipe(2)
     make = {"memory": memory, "sqlite": sqlite, "rabbitmq": rabbitmq}[request.param]
 

@@ -20,6 +20,7 @@ from common.queue.sqlite import SqliteQueue
 from common.settings import PREFIX, Settings, load
 from common.task import Claim, Task
 from console import cli
+from tests.lab.samples import PUBLISHED
 
 STEERING = "\x1b[2J\x1b]0;title\x07\r\n\x9b\u2028end"
 """What a terminal would obey, were it printed as it is."""
@@ -124,25 +125,7 @@ def test_the_version_is_told() -> None:
     assert run("--version").output.startswith("hookmirror, version ")
 
 
-@pytest.mark.parametrize(
-    ("url", "topic", "timestamp", "token", "signature"),
-    [
-        (
-            "http://test.com",
-            "mcs2883541269|bucketA|s3:ObjectCreated:Put",
-            "2019-12-26T19:29:12+03:00",
-            "RPE5UuG94rGgBH6kHXN9FUPugFxj1hs2aUQc99btJp3E49tA",
-            "ea3fce4bb15c6de4fec365d36bcebbc34ccddf54616d5ca12e1972f82b6d37af",
-        ),
-        (
-            "http://89.208.199.220/webhook",
-            "mcs5259999770|myfiles-ash|s3:ObjectCreated:*,s3:ObjectRemoved:*",
-            "2020-06-15T15:01:13+03:00",
-            "E2itMqAMUVVZc51pUhFWSp13DoxezvRxkUh5P7LEuk1dEe9y",
-            "3754ce36636f80dfd606c5254d64ecb2fd8d555c27962b70b4f759f32c76b66d",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("url", "topic", "timestamp", "token", "signature"), PUBLISHED)
 def test_sign_prints_the_published_signatures_and_names_them_in_its_help(
     url: str, topic: str, timestamp: str, token: str, signature: str
 ) -> None:

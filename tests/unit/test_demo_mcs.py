@@ -4,6 +4,7 @@ import pytest
 
 from console.demo import events
 from console.demo.events import Happened, S3Request, Subscription
+from tests.lab.samples import PUBLISHED
 
 MIRROR = Subscription("1", "http://h/w", ("s3:ObjectCreated:*", "s3:ObjectRemoved:*"))
 
@@ -80,25 +81,7 @@ def test_a_record_has_the_documented_shape() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("url", "topic", "timestamp", "token", "signature"),
-    [
-        (
-            "http://test.com",
-            "mcs2883541269|bucketA|s3:ObjectCreated:Put",
-            "2019-12-26T19:29:12+03:00",
-            "RPE5UuG94rGgBH6kHXN9FUPugFxj1hs2aUQc99btJp3E49tA",
-            "ea3fce4bb15c6de4fec365d36bcebbc34ccddf54616d5ca12e1972f82b6d37af",
-        ),
-        (
-            "http://89.208.199.220/webhook",
-            "mcs5259999770|myfiles-ash|s3:ObjectCreated:*,s3:ObjectRemoved:*",
-            "2020-06-15T15:01:13+03:00",
-            "E2itMqAMUVVZc51pUhFWSp13DoxezvRxkUh5P7LEuk1dEe9y",
-            "3754ce36636f80dfd606c5254d64ecb2fd8d555c27962b70b4f759f32c76b66d",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("url", "topic", "timestamp", "token", "signature"), PUBLISHED)
 def test_the_signature_expected_is_the_published_one(
     url: str, topic: str, timestamp: str, token: str, signature: str
 ) -> None:
