@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from itertools import islice
 
 import click
@@ -18,7 +19,6 @@ from console.options import config_option, json_option, print_json, print_table,
 HELD = "BrakeOn: brake:"
 """How the reason of a held delete begins: the error's name and its first word (worker/brake.py)."""
 
-PAGE = 1000
 BATCH = 500
 """So many at once go back to their lanes before they leave the dead letters."""
 
@@ -73,15 +73,13 @@ def release(config: str | None, as_json: bool, dry_run: bool, route: str) -> Non
 
 
 async def _held(queue: Queue) -> AsyncIterator[Held]:
-    after: str | None = None
-    while page := await queue.buried(PAGE, after):
-        for letter in page:
+    async with aclosing(queue.letters()) as letters:
+        async for letter in letters:
             if letter.why.startswith(HELD):
                 try:
                     yield letter, Task.decode(letter.body)
                 except Unreadable:
                     continue  # no worker of this version has held it: it stays where `dead list` shows it
-        after = page[-1].id
 
 
 async def _by_route(queue: Queue) -> dict[str, list[DeadLetter]]:

@@ -14,7 +14,7 @@ COMMANDS = {
     "worker": "console.run:worker_",
     "status": "console.status:status",
     "health": "console.health:health",
-    "dead": "console.dead:dead",
+    "dead": "console.dead.group:dead",
     "brake": "console.brake:brake",
     "uploads": "console.uploads:uploads",
     "sign": "console.sign:sign",

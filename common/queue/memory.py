@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from common.errors import LostDelivery
@@ -123,13 +123,14 @@ class MemoryQueue:
             dead=len(self._dead),
         )
 
-    async def buried(self, limit: int, after: str | None = None) -> list[DeadLetter]:
+    async def letters(self) -> AsyncGenerator[DeadLetter, None]:
         """See the port."""
-        letters = list(self._dead.values())
-        if after is not None and after not in self._dead:
-            raise LookupError(f"{after} is no dead letter any more; list again from the start")
-        start = 0 if after is None else list(self._dead).index(after) + 1
-        return letters[start : start + limit]
+        for letter in list(self._dead.values()):
+            yield letter
+
+    async def buried(self, limit: int) -> list[DeadLetter]:
+        """See the port."""
+        return list(self._dead.values())[:limit]
 
     async def replay(self, ids: Collection[str] | None = None) -> set[str]:
         """See the port."""

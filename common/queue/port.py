@@ -4,14 +4,15 @@
 2. *One holder at a time*, however long the work takes.
 3. *Unsettled work comes back* after its holder dies, with a higher `attempt`.
 4. *A wait is a wait*: `Retry` and `delay` come back no sooner than asked, and block nobody meanwhile.
-5. *Dead letters never expire*; looking at them changes neither their count nor their order.
+5. *Dead letters never expire*; looking at them changes neither their count nor their order, which is that
+   of their burial.
 6. *`settle` happens once.* If it raises, the delivery counts as unsettled and comes back.
 7. *Order is not promised*, and nothing here may depend on it.
 
 `tests/contract/test_queue.py` holds every backend to each line.
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -104,6 +105,24 @@ class Counts:
     dead: int = 0
 
 
+class Oldest:
+    """Keeps the `limit` letters that were buried first of all it is given, in bounded memory."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: list[DeadLetter] = []
+
+    def add(self, letter: DeadLetter) -> None:
+        """Take note of `letter`."""
+        self._kept.append(letter)
+        if len(self._kept) > 2 * self._limit + 1000:
+            self._kept = self.letters()
+
+    def letters(self) -> list[DeadLetter]:
+        """Return what is kept, the oldest first."""
+        return sorted(self._kept, key=lambda letter: letter.at)[: self._limit]
+
+
 def check_delay(delay: float) -> None:
     """Raise ValueError for a delay that no backend takes."""
     if not 0 <= delay <= MAX_DELAY:
@@ -149,13 +168,17 @@ class Inspector(Protocol):
     async def counts(self) -> Counts:
         """Return the depths now."""
 
-    async def buried(self, limit: int, after: str | None = None) -> list[DeadLetter]:
-        """Return at most `limit` dead letters in the order of their burial, from behind the id `after`.
-        Raises LookupError when `after` is none of them any more."""
+    def letters(self) -> AsyncGenerator[DeadLetter, None]:
+        """Yield every dead letter there is, in any order, going over them once, however many there are; what
+        is buried meanwhile may be among them. Close the iterator soon: until then others may have to wait,
+        and so may every other call of the Inspector's but `counts`."""
+
+    async def buried(self, limit: int) -> list[DeadLetter]:
+        """Return the `limit` dead letters that were buried first, in the order of their burial."""
 
     async def replay(self, ids: Collection[str] | None = None) -> set[str]:
-        """Send the dead letters `ids` (None: all there are now) back to their lanes as first attempts.
-        Returns the ids found. Each is durable in its lane before it leaves the dead."""
+        """Send the dead letters `ids` (None: all there are now) back to their lanes as first attempts, each
+        once. Returns the ids found. Each is durable in its lane before it leaves the dead."""
 
     async def drop(self, ids: Collection[str]) -> set[str]:
         """Delete the dead letters `ids` for good. Returns the ids found."""

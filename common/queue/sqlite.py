@@ -11,9 +11,11 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,6 +44,9 @@ LEASE = 15.0
 POLL = 0.2
 """How often other processes' messages are looked for, in seconds; our own wake us at once."""
 
+PAGE = 1000
+"""Dead letters that are read or changed in one transaction."""
+
 # `holder` names who leases the message, NULL for nobody; `why` and `at` are set when it is dead.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS message (
@@ -57,6 +62,7 @@ CREATE TABLE IF NOT EXISTS message (
     at       REAL
 );
 CREATE INDEX IF NOT EXISTS message_due ON message (dead, lane, due);
+CREATE INDEX IF NOT EXISTS message_dead ON message (at, id) WHERE dead = 1;
 """
 
 
@@ -275,24 +281,24 @@ class SqliteQueue:
             dead=sum(r[4] for r in rows if r[1]),
         )
 
-    async def buried(self, limit: int, after: str | None = None) -> list[DeadLetter]:
+    async def letters(self) -> AsyncGenerator[DeadLetter, None]:
         """See the port."""
+        behind = (0.0, 0)
+        while page := await self._page(PAGE, behind):
+            for letter in page:
+                yield letter
+            behind = (page[-1].at, int(page[-1].id))
+
+    async def buried(self, limit: int) -> list[DeadLetter]:
+        """See the port."""
+        return await self._page(limit, (0.0, 0))
+
+    async def _page(self, limit: int, behind: tuple[float, int]) -> list[DeadLetter]:
         sql = (
             "SELECT id, body, lane, why, at, attempt, failures FROM message"
             " WHERE dead = 1 AND (at, id) > (?, ?) ORDER BY at, id LIMIT ?"
         )
-
-        def page(db: sqlite3.Connection) -> list[tuple[int, bytes, str, str, float, int, str]] | None:
-            start: tuple[float, int] | None = (0.0, 0)
-            if after is not None:
-                start = db.execute(
-                    "SELECT at, id FROM message WHERE dead = 1 AND id = ?", (after,)
-                ).fetchone()
-            return None if start is None else db.execute(sql, (*start, limit)).fetchall()
-
-        rows = await self._run(page)
-        if rows is None:
-            raise LookupError(f"{after} is no dead letter any more; list again from the start")
+        rows = await self._run(lambda db: db.execute(sql, (*behind, limit)).fetchall())
         return [
             DeadLetter(str(id_), body, Lane(lane), why, at, attempt, _failures(failures))
             for id_, body, lane, why, at, attempt, failures in rows
@@ -300,14 +306,29 @@ class SqliteQueue:
 
     async def replay(self, ids: Collection[str] | None = None) -> set[str]:
         """See the port."""
+        if ids is None:
+            sql = "SELECT id FROM message WHERE dead = 1"
+            ids = await self._run(lambda db: [str(row[0]) for row in db.execute(sql)])
         change = "UPDATE message SET dead = 0, attempt = 1, due = 0, why = NULL, at = NULL WHERE dead = 1"
-        found = await self._run(lambda db: _each(db, change, ids))
-        self._news.set()
-        return found
+        return await self._each(change, ids)
 
     async def drop(self, ids: Collection[str]) -> set[str]:
         """See the port."""
-        return await self._run(lambda db: _each(db, "DELETE FROM message WHERE dead = 1", ids))
+        return await self._each("DELETE FROM message WHERE dead = 1", ids)
+
+    async def _each(self, statement: str, ids: Collection[str]) -> set[str]:
+        """Run `statement` for each of `ids`, PAGE to a transaction: a longer one would make other processes
+        wait longer for the file than they do. Return the ids it touched."""
+        one, rest = f"{statement} AND id = ? RETURNING id", iter(ids)
+        found: set[str] = set()
+
+        def change(db: sqlite3.Connection, batch: list[str]) -> set[str]:
+            return {str(row[0]) for id_ in batch for row in db.execute(one, (id_,)).fetchall()}
+
+        while batch := list(islice(rest, PAGE)):
+            found |= await self._run(partial(change, batch=batch))
+            self._news.set()
+        return found
 
     async def close(self) -> None:
         """Give the leases back at once and close the file."""
@@ -339,14 +360,6 @@ def _fail(batch: list[tuple[Operation[object], asyncio.Future[object]]], error: 
     for _, future in batch:
         if not future.done():
             future.set_exception(error)
-
-
-def _each(db: sqlite3.Connection, statement: str, ids: Collection[str] | None) -> set[str]:
-    """Run `statement` for all, or for each of `ids`; return the ids it touched."""
-    if ids is None:
-        return {str(row[0]) for row in db.execute(f"{statement} RETURNING id").fetchall()}
-    one = f"{statement} AND id = ? RETURNING id"
-    return {str(row[0]) for id_ in ids for row in db.execute(one, (id_,)).fetchall()}
 
 
 def _receipt(delivery: Delivery) -> tuple[int, str]:

@@ -191,8 +191,7 @@ def test_a_release_sends_the_held_deletes_of_one_route_back_approved() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_release_of_more_than_a_batch_and_a_page_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "PAGE", 7)
+def test_a_release_of_more_than_a_batch_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "BATCH", 4)
     for number in range(30):
         hold(task(f"{number}", route="r" if number % 3 else "other"))

@@ -1,31 +1,51 @@
-"""Looking at the dead letters on RabbitMQ, and taking some out."""
+"""Looking at the dead letters on RabbitMQ, and taking some out.
+
+There is no reading a queue without taking from it. So a look takes every letter in turn, holds what
+it has taken until it ends, and gives all of it back at once: one round over the queue, however many
+there are. What it gives back returns in an order of the broker's own (from 33 messages on a quorum
+queue returns them by hash), so a letter's place is told by the time of its burial and by nothing else.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from contextlib import aclosing, asynccontextmanager, suppress
 from enum import Enum, auto
 
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+import aiormq
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 from aio_pika.exceptions import AMQPError
 
+from common.errors import QueueAway
 from common.queue import topology
-from common.queue.port import DeadLetter
+from common.queue.port import DeadLetter, Oldest
 from common.queue.rabbitmq.link import FOREIGN, Link, fresh_channel, translated
 from common.queue.rabbitmq.wire import letter_from
 
-LOCK_WITHIN = 30.0
+LOCK_WITHIN = 60.0
 """Seconds to wait for somebody else to finish looking."""
 
+HANDFUL = 32
+"""So many are fetched one by one, at a round trip each; more than those are sent by the CHUNK."""
+
+CHUNK = 1000
+"""Letters held on one channel. To find the one that is acknowledged, RabbitMQ goes through all that a
+channel holds: with 100 000 on one, each acknowledgement takes milliseconds."""
+
+IDLE = 0.5
+"""Seconds without a message after which a consumer ends, and one more fetch tells whether that was all."""
+
+BATCH = 200
+"""Letters on their way back to their lanes at once; so many may be repeated after a kill."""
+
 Send = Callable[[DeadLetter], Awaitable[None]]
+Held = tuple[AbstractIncomingMessage, DeadLetter]
 
 
 class Fate(Enum):
-    """What is to become of the letter in hand."""
+    """What is to become of the letters picked."""
 
-    KEEP = auto()
     REPLAY = auto()
     DROP = auto()
-    STOP = auto()
 
 
 class Graveyard:
@@ -36,77 +56,132 @@ class Graveyard:
         self._send = send
         self._looking = asyncio.Lock()
 
-    async def page(self, limit: int, after: str | None) -> list[DeadLetter]:
+    async def letters(self) -> AsyncGenerator[DeadLetter, None]:
+        """See `Inspector.letters`."""
+        async with self._alone() as hold, aclosing(_each(hold)) as held:
+            async for _, letter in held:
+                yield letter
+
+    async def oldest(self, limit: int) -> list[DeadLetter]:
         """See `Inspector.buried`."""
-        found: list[DeadLetter] = []
-        behind = after is None
-
-        def collect(letter: DeadLetter) -> Fate:
-            nonlocal behind
-            if len(found) == limit:
-                return Fate.STOP
-            if behind:
-                found.append(letter)
-            behind = behind or letter.id == after
-            return Fate.KEEP
-
-        await self._sweep(collect)
-        if not behind:
-            raise LookupError(f"{after} is no dead letter any more; list again from the start")
-        return found
+        oldest = Oldest(limit)
+        async with aclosing(self.letters()) as letters:
+            async for letter in letters:
+                oldest.add(letter)
+        return oldest.letters()
 
     async def pick(self, ids: Collection[str] | None, fate: Fate) -> set[str]:
         """Give `fate` to the letters `ids`, None for all; return the ids found."""
         wanted, found = None if ids is None else set(ids), set[str]()
-
-        def choose(letter: DeadLetter) -> Fate:
-            if wanted is None or letter.id in wanted:
+        batch: list[Held] = []
+        async with self._alone() as hold, aclosing(_each(hold)) as held:
+            async for message, letter in held:
+                # Found before, it was replayed and has been buried again since: that could go on for ever.
+                again = letter.id in found and fate is Fate.REPLAY
+                if again or (wanted is not None and letter.id not in wanted):
+                    continue
                 found.add(letter.id)
-                return fate
-            return Fate.STOP if found == wanted else Fate.KEEP
-
-        await self._sweep(choose)
+                batch.append((message, letter))
+                if len(batch) == BATCH:
+                    await self._take(batch, fate)
+                    batch = []
+                if found == wanted:
+                    break
+            await self._take(batch, fate)
         return found
 
-    async def _sweep(self, choose: Callable[[DeadLetter], Fate]) -> None:
-        """Go once over the letters there are now. What is kept goes back in its old order: what was got
-        and not acknowledged returns to the head together, by one nack."""
-        async with translated(None), self._alone() as channel:
-            queue = await channel.declare_queue(topology.dead_queue(), passive=True)
-            kept: AbstractIncomingMessage | None = None
-            try:
-                for _ in range(queue.declaration_result.message_count or 0):
-                    message = await queue.get(fail=False, timeout=10)
-                    if message is None:
-                        break
-                    fate = choose(letter_from(message))
-                    if fate is Fate.REPLAY:
-                        await self._send(letter_from(message))
-                    if fate in (Fate.REPLAY, Fate.DROP):
-                        await message.ack()
-                    else:
-                        kept = message
-                    if fate is Fate.STOP:
-                        break
-            finally:
-                if kept is not None and not channel.is_closed:
-                    await kept.nack(multiple=True, requeue=True)
+    async def _take(self, batch: list[Held], fate: Fate) -> None:
+        """Take `batch` out of the dead; of those to be replayed, what is durable in its lane and no other."""
+        failed: list[BaseException] = []
+        if fate is Fate.REPLAY:
+            sent = await asyncio.gather(*(self._send(letter) for _, letter in batch), return_exceptions=True)
+            failed = [answer for answer in sent if answer is not None]
+            batch = [held for held, answer in zip(batch, sent, strict=True) if answer is None]
+        for message, _ in batch:
+            await message.ack()
+        if failed:
+            raise failed[0]
 
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[AbstractChannel]:
-        """A channel of its own, while nobody else looks: letters in another's hands would seem gone."""
-        async with self._looking:
+    async def _alone(self) -> AsyncIterator["_Hold"]:
+        """Hold letters while nobody else looks: those in another's hands would seem gone. What is held at
+        the end, and was not acknowledged, goes back."""
+        async with translated(None), self._looking:
             connection = await self._link.connection()
-            async with asyncio.timeout(LOCK_WITHIN):
-                lock = await _lock(connection)
-            channel = await fresh_channel(connection)
             try:
-                yield channel
+                async with asyncio.timeout(LOCK_WITHIN):
+                    lock = await _lock(connection)
+            except TimeoutError as error:
+                raise QueueAway(
+                    "somebody else is looking at the dead letters, for a minute already: try again"
+                ) from error
+            hold = _Hold(connection)
+            try:
+                yield hold
             finally:
                 with suppress(*FOREIGN):
-                    await channel.close()
+                    await hold.give_back()
                     await lock.queue_delete(topology.dead_lock())
                     await lock.close()
+
+
+class _Hold:
+    """The channels on which letters are held."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+        self._channels: list[AbstractChannel] = []
+
+    async def queue(self) -> tuple[AbstractChannel, AbstractQueue]:
+        """Return the dead queue on a new channel."""
+        channel = await fresh_channel(self._connection)
+        self._channels.append(channel)
+        return channel, await channel.get_queue(topology.dead_queue(), ensure=False)
+
+    async def give_back(self) -> None:
+        """Return everything that is still held, what never reached us included: the tag 0 says so."""
+        for channel in self._channels:
+            underlay = await channel.get_underlay_channel()
+            if isinstance(underlay, aiormq.Channel):
+                await underlay.basic_nack(0, multiple=True, requeue=True)
+            await channel.close()
+
+
+async def _each(hold: _Hold) -> AsyncGenerator[Held, None]:
+    """Take every letter in turn; they stay held."""
+    by_one = HANDFUL
+    while True:
+        channel, queue = await hold.queue()
+        # The depth a queue tells lags behind: only a fetch that finds nothing proves that there is no more.
+        for _ in range(by_one):
+            one = await queue.get(fail=False, timeout=10)
+            if one is None:
+                return
+            yield one, letter_from(one)
+        by_one = 1
+        await channel.set_qos(prefetch_count=CHUNK)
+        async with aclosing(_consume(queue)) as chunk:
+            async for message in chunk:
+                yield message, letter_from(message)
+
+
+async def _consume(queue: AbstractQueue) -> AsyncGenerator[AbstractIncomingMessage, None]:
+    """Yield up to CHUNK messages, sent without being asked for one by one. They stay held after its end."""
+    inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+    tag = await queue.consume(inbox.put)
+    seen = 0
+    try:
+        with suppress(TimeoutError):
+            while seen < CHUNK:
+                async with asyncio.timeout(IDLE):
+                    message = await inbox.get()
+                seen += 1
+                yield message
+    finally:
+        with suppress(*FOREIGN):
+            await queue.cancel(tag)
+    while not inbox.empty():  # sent while the consumer ended
+        yield inbox.get_nowait()
 
 
 async def _lock(connection: AbstractConnection) -> AbstractChannel:

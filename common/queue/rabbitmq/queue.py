@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractConnection
@@ -224,9 +224,13 @@ class RabbitQueue:
                 dead=await depth(topology.dead_queue()),
             )
 
-    async def buried(self, limit: int, after: str | None = None) -> list[DeadLetter]:
+    def letters(self) -> AsyncGenerator[DeadLetter, None]:
         """See the port."""
-        return await self._graveyard.page(limit, after)
+        return self._graveyard.letters()
+
+    async def buried(self, limit: int) -> list[DeadLetter]:
+        """See the port."""
+        return await self._graveyard.oldest(limit)
 
     async def replay(self, ids: Collection[str] | None = None) -> set[str]:
         """See the port."""

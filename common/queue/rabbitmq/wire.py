@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
@@ -54,7 +55,7 @@ def letter_from(message: AbstractIncomingMessage) -> DeadLetter:
         body=message.body,
         lane=Lane(lane) if lane in list(Lane) else Lane.LIVE,
         why=str(headers.get(WHY) or KILLER),
-        at=float(str(headers.get(AT) or 0)),
+        at=float(str(headers.get(AT) or _died(headers))),
         attempt=_number(headers.get(ATTEMPT), 1),
         failures=_failures(headers.get(FAILURES)),
     )
@@ -73,6 +74,14 @@ def failures_header(failures: Iterable[Failure]) -> Headers:
 def own_headers(message: AbstractIncomingMessage) -> Headers:
     """The headers that are ours: x-death and its kin would mislead the broker when published again."""
     return {name: value for name, value in message.headers.items() if name.startswith("hookmirror-")}
+
+
+def _died(headers: Headers) -> float:
+    """When the broker itself dead-lettered the message, in whole seconds; 0 if it does not say."""
+    deaths = headers.get("x-death")
+    first = deaths[0] if isinstance(deaths, list) and deaths else None
+    time_ = first.get("time") if isinstance(first, dict) else None
+    return time_.timestamp() if isinstance(time_, datetime) else 0.0
 
 
 def _number(value: object, default: int) -> int:

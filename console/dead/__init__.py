@@ -1,0 +1,1 @@
+"""`hookmirror dead ...`: one file a concern; the group is in `group`."""

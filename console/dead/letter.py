@@ -1,0 +1,114 @@
+"""A dead letter as a person meets it: its task, its reason as a slug, its attempts."""
+
+import base64
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from common import errors
+from common.errors import Never, TryAgain, Unreadable
+from common.queue.port import KILLER, DeadLetter, Failure
+from common.task import Task
+
+CAME_BACK = "CameBack"
+"""The reason of a letter that the queue itself buried: it came back unsettled too often."""
+
+DEFECT = "Defect"
+"""The reason of a letter whose error is none of ours: most likely a defect of hookmirror."""
+
+REASONS = (
+    *sorted(
+        name
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, Never | TryAgain) and kind not in (Never, TryAgain)
+    ),
+    CAME_BACK,
+    DEFECT,
+)
+"""Every reason there is."""
+
+_COUNTED = re.compile(r" \((attempt|look) \d+ of \d+\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A letter with what can be read from it. `task` is None when its bytes are none."""
+
+    letter: DeadLetter
+    task: Task | None
+    reason: str
+
+    @property
+    def route(self) -> str | None:
+        """The task's route."""
+        return self.task.route if self.task else None
+
+    @property
+    def key(self) -> str | None:
+        """The task's key."""
+        return self.task.key if self.task else None
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """Attempts in a row that ended alike."""
+
+    first: Failure
+    last: Failure
+    why: str
+
+
+def read(letter: DeadLetter) -> Entry:
+    """Return the letter with its task and its reason."""
+    try:
+        task = Task.decode(letter.body)
+    except Unreadable:
+        task = None
+    return Entry(letter, task, reason_of(letter.why))
+
+
+def reason_of(why: str) -> str:
+    """Return which of REASONS `why` begins with: the worker writes the error's name before the colon."""
+    if why == KILLER:
+        return CAME_BACK
+    name = why.partition(":")[0]
+    return name if name in REASONS else DEFECT
+
+
+def attempts(failures: Sequence[Failure]) -> Iterator[Tried]:
+    """Yield the attempts, those in a row that ended alike as one: twelve lines of the same say no more."""
+    row: list[Failure] = []
+    for failure in failures:
+        if row and _plain(row[-1].why) != _plain(failure.why):
+            yield Tried(row[0], row[-1], _plain(row[0].why))
+            row = []
+        row.append(failure)
+    if row:
+        yield Tried(row[0], row[-1], _plain(row[0].why))
+
+
+def _plain(why: str) -> str:
+    return _COUNTED.sub("", why)
+
+
+def as_dict(entry: Entry) -> dict[str, Any]:
+    """Return the letter as plain values: the task if its bytes are one, and the bytes in base64."""
+    letter = entry.letter
+    return {
+        "id": letter.id,
+        "lane": letter.lane,
+        "at": letter.at,
+        "reason": entry.reason,
+        "why": letter.why,
+        "attempt": letter.attempt,
+        "task": entry.task.model_dump(mode="json") if entry.task else None,
+        "failures": [asdict(failure) for failure in letter.failures],
+        "body": base64.b64encode(letter.body).decode(),
+    }
+
+
+def clock(seconds: float) -> str:
+    """Return a time for people, in the zone of this machine."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else "unknown"
