@@ -1,8 +1,8 @@
 """The configuration: one TOML file, overridden by the environment and by secret files; read once.
 
 Sources, the first that names a value wins: the environment (`HOOKMIRROR_WORKER__CONCURRENCY=8`,
-lists as JSON), files named alike under `/run/secrets`, the TOML file. Only this module reads the
-environment.
+lists as JSON), files named alike among systemd's credentials or under `/run/secrets`, the TOML file.
+Only this module reads the environment.
 """
 
 import difflib
@@ -79,8 +79,15 @@ class MetricsSettings(_Table):
     port: int | None = Field(default=None, ge=0, le=65535)
 
 
+Tags = Literal["auto", "always", "never"]
+
+
 class StoreSettings(_Table):
-    """`[stores.NAME]`: one S3 cloud. Credentials: here, from `profile`, or the AWS chain."""
+    """`[stores.NAME]`: one S3 cloud. Credentials: here, from `profile`, or the AWS chain.
+
+    `tags` of an object are read when the store says that there are any ("auto"), always (for a store that
+    does not say it), or never (for a target that refuses them, or without the right to read them).
+    """
 
     endpoint: str | None = None
     region: str = "us-east-1"
@@ -92,6 +99,7 @@ class StoreSettings(_Table):
     key_encoding: Literal["auto", "raw", "url"] = "auto"
     max_requests_per_second: float | None = Field(default=None, gt=0)
     ca_bundle: FilePath | None = None
+    tags: Tags = "auto"
 
     @model_validator(mode="after")
     def _whole(self) -> "StoreSettings":
@@ -162,8 +170,10 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment before secret files before the TOML file."""
+        folders = [settings_cls.model_config.get("secrets_dir"), os.environ.get("CREDENTIALS_DIRECTORY")]
         secrets = NestedSecretsSettingsSource(
             file_secret_settings,
+            secrets_dir=[str(folder) for folder in folders if folder],
             secrets_dir_missing="ok",
             secrets_nested_delimiter="__",
             secrets_prefix=PREFIX,

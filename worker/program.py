@@ -24,11 +24,14 @@ BULK_SHARE = 4
 
 
 async def open_stores(settings: Settings, stack: AsyncExitStack) -> dict[str, Store]:
-    """Open every store that a route names; `stack` closes them."""
+    """Open every store that a route names; `stack` closes them. Of a target no tags are read: its mark tells
+    all, and the right to read them is not needed."""
     stores: dict[str, Store] = {}
     named = {side.partition(":")[0] for route in settings.routes for side in (route.source, route.target)}
+    sources = {route.source.partition(":")[0] for route in settings.routes}
     for name in sorted(named):
-        stores[name] = await S3Store.open(name, settings.stores[name])
+        unread = {} if name in sources else {"tags": "never"}
+        stores[name] = await S3Store.open(name, settings.stores[name].model_copy(update=unread))
         stack.push_async_callback(stores[name].close)
     return stores
 

@@ -7,13 +7,11 @@ quarter of what it costs through the full SDK (docs/decisions/0004).
 import asyncio
 import base64
 import hashlib
-import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from html import unescape
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -29,7 +27,8 @@ from common.errors import (
     StoreAway,
     Throttled,
 )
-from common.settings import StoreSettings
+from common.settings import StoreSettings, Tags
+from common.store import tags
 from common.store.aws import Account
 from common.store.failures import error_code, translate
 from common.store.multipart import MultipartVerbs, rest_of
@@ -41,21 +40,22 @@ TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30)
 PAUSES = (0.2, 1.0)
 """Seconds between the tries of one request; a task that still fails waits for its next attempt."""
 
-_TAG = re.compile(r"<Tag>\s*<Key>([^<]*)</Key>\s*<Value>([^<]*)</Value>\s*</Tag>")
 PIECE = 2**16
 """Bytes; a body up to this size goes out with its headers in one write."""
 
 _META = "x-amz-meta-"
+COUNT = "x-amz-tagging-count"
 _SSE = "x-amz-server-side-encryption"
 
 
 class S3Store:
     """One S3 cloud. Make one with `open`."""
 
-    def __init__(self, account: Account, session: aiohttp.ClientSession, pace: Pace) -> None:
+    def __init__(self, account: Account, session: aiohttp.ClientSession, pace: Pace, ask: Tags) -> None:
         self._account = account
         self._session = session
         self._pace = pace
+        self._ask = ask
 
     @classmethod
     async def open(cls, name: str, settings: StoreSettings) -> "S3Store":
@@ -69,11 +69,11 @@ class S3Store:
         session = aiohttp.ClientSession(
             connector=connector, timeout=TIMEOUT, auto_decompress=False, cookie_jar=jar
         )
-        return cls(account, session, pace)
+        return cls(account, session, pace, settings.tags)
 
     def bucket(self, name: str) -> "S3Bucket":
         """See the port."""
-        return S3Bucket(name, self._account, self._session, self._pace)
+        return S3Bucket(name, self._account, self._session, self._pace, self._ask)
 
     async def close(self) -> None:
         """See the port."""
@@ -114,11 +114,15 @@ class S3Reading:
 class S3Bucket(MultipartVerbs):
     """One bucket of one store."""
 
-    def __init__(self, name: str, account: Account, session: aiohttp.ClientSession, pace: Pace) -> None:
+    def __init__(
+        self, name: str, account: Account, session: aiohttp.ClientSession, pace: Pace, ask: Tags = "auto"
+    ) -> None:
         self.name = name
         self._account = account
         self._session = session
         self._pace = pace
+        self._ask = ask
+        self._head_counts: bool | None = None  # whether a HEAD tells of tags as a GET does; None: not known
         self._base = account.address(name)
         self._proxy = _proxy_for(self._base)
 
@@ -134,16 +138,30 @@ class S3Bucket(MultipartVerbs):
             return reading.state if reading else None
 
     async def _tagged(self, key: str, response: aiohttp.ClientResponse) -> State:
-        """Return the state in the answer, with its tags if it says that there are any."""
+        """Return the state in the answer, with its tags if there are any."""
         state = _state(response)
-        if not int(response.headers.get("x-amz-tagging-count", 0)):
+        if not await self._has_tags(key, response):
             return state
         async with self._request("GET", key, query="tagging=") as answer:
             body = await rest_of(answer)
             if answer.status != 200:
-                raise self._failure(answer, body)
-        pairs = [(unescape(k), unescape(v)) for k, v in _TAG.findall(body.decode())]
-        return replace(state, tags=urlencode(sorted(pairs)))
+                raise self._failure(answer, body, "the tags of an object in ")
+        try:
+            return replace(state, tags=tags.header(body.decode()))
+        except ValueError as error:
+            raise StoreAway(f"the tags of an object in {self.name}: {error}") from error
+
+    async def _has_tags(self, key: str, response: aiohttp.ClientResponse) -> bool:
+        """Whether to ask for tags. A store whose GET counts them and whose HEAD does not would show one
+        object as two: found out at the first that has any, and from then on each HEAD is followed up."""
+        if self._ask != "auto":
+            return self._ask == "always"
+        counted, head = _counts_tags(response), response.method == "HEAD"
+        if counted and not head and self._head_counts is None:
+            async with self._request("HEAD", key) as same:
+                if same.status == 200:
+                    self._head_counts = _counts_tags(same)
+        return counted or (head and self._head_counts is False)
 
     @asynccontextmanager
     async def read_range(self, key: str, start: int, end: int, *, etag: str) -> AsyncIterator[S3Reading]:
@@ -219,8 +237,8 @@ class S3Bucket(MultipartVerbs):
         """See the port."""
         return self._account.uploads(self.name, prefix)
 
-    def _failure(self, response: aiohttp.ClientResponse, body: bytes) -> Exception:
-        doing = f"{response.method} {self.name}"
+    def _failure(self, response: aiohttp.ClientResponse, body: bytes, what: str = "") -> Exception:
+        doing = f"{response.method} {what}{self.name}"
         return translate(response.status, body, doing=doing, retry_after=response.headers.get("Retry-After"))
 
     @asynccontextmanager
@@ -337,6 +355,10 @@ def _proxy_for(url: str) -> str | None:
     look again, in a thread, at every request."""
     parts = urlsplit(url)
     return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)  # no_proxy may name a port
+
+
+def _counts_tags(response: aiohttp.ClientResponse) -> bool:
+    return response.headers.get(COUNT, "0") != "0"
 
 
 def _state(response: aiohttp.ClientResponse) -> State:

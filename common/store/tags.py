@@ -1,0 +1,23 @@
+"""An object's tags: from the document in which a store tells them to the header that sets them. Pure."""
+
+import re
+from html import unescape
+from urllib.parse import quote, urlencode
+
+_TAG = re.compile(r"<Tag>(.*?)</Tag>", re.DOTALL)
+_KEY, _VALUE = re.compile(r"<Key>([^<]*)</Key>"), re.compile(r"<Value>([^<]*)</Value>")
+
+
+def header(document: str) -> str:
+    """Return the tags of an answer to ?tagging as x-amz-tagging has them, in order of their keys.
+
+    A space is %20: not every store takes a + for one. Raises ValueError for a tag without a key.
+    """
+    return urlencode(sorted(map(_pair, _TAG.findall(document))), quote_via=quote, safe="")
+
+
+def _pair(tag: str) -> tuple[str, str]:
+    key, value = _KEY.search(tag), _VALUE.search(tag)
+    if key is None:
+        raise ValueError(f"a tag without a key: {tag}")
+    return unescape(key[1]), unescape(value[1]) if value else ""  # <Value/>, or none at all
