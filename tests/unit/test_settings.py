@@ -26,6 +26,7 @@ target = "aws:backup"
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, an environment that says nothing, and secrets in the folder `secrets`."""
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     for name in [name for name in os.environ if name.upper().startswith(PREFIX)]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
@@ -102,6 +103,29 @@ def test_one_key_of_a_store_can_come_from_elsewhere_than_the_rest(monkeypatch: p
     assert (store.access_key_id, store.region) == ("from-the-environment", "ru-msk")
     assert store.secret_access_key is not None
     assert store.secret_access_key.get_secret_value() == "from-a-file"
+
+
+def test_a_credential_of_systemd_is_a_secret_file_and_wins_over_the_others(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(MINIMAL)
+    write(MINIMAL, "credentials/hookmirror.toml")
+    write("one", "secrets/HOOKMIRROR_STORES__MCS__ACCESS_KEY_ID")
+    write("two", "secrets/HOOKMIRROR_STORES__MCS__SECRET_ACCESS_KEY")
+    write("three", "credentials/HOOKMIRROR_STORES__MCS__SECRET_ACCESS_KEY")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(place / "credentials"))
+    store = load().stores["mcs"]
+    assert store.secret_access_key is not None
+    assert (store.access_key_id, store.secret_access_key.get_secret_value()) == ("one", "three")
+
+
+def test_a_secret_volume_of_kubernetes_is_read(place: Path) -> None:
+    write(MINIMAL)
+    write("amqp://u:old@host/", "secrets/..2026_11_21/HOOKMIRROR_QUEUE__URL")
+    write("amqp://u:new@host/", "secrets/..2026_11_22/HOOKMIRROR_QUEUE__URL")
+    (place / "secrets/..data").symlink_to("..2026_11_22")
+    (place / "secrets/HOOKMIRROR_QUEUE__URL").symlink_to("..data/HOOKMIRROR_QUEUE__URL")
+    assert load().queue.url == "amqp://u:new@host/"
 
 
 def test_files_of_others_among_the_secrets_are_nobodys_business() -> None:
