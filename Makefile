@@ -4,10 +4,10 @@ PY := .venv/bin/python
 QUEUE ?=
 CONFIG ?= hookmirror.toml
 
-.PHONY: help env demo test soak check bench up lock clean
+.PHONY: help env demo test soak compose-test check bench up lock clean
 
 help: ## Show what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 env: .venv/.complete ## Make the environment, .venv, from the hash-pinned lock file
 
@@ -25,6 +25,9 @@ test: env ## Run every test, on a RabbitMQ node of its own
 soak: env ## Run the long tests: 1 000 events through 50 kills, a worker stopped for a minute, ...
 	@bash deploy/rabbitmq.sh
 	@$(PY) -m pytest -m soak tests/acceptance $(ARGS)
+
+compose-test: ## The demo under docker-compose, with workers and the broker killed (needs a Docker engine)
+	@python3 -m tests.compose
 
 check: env ## Lint and type-check
 	@.venv/bin/ruff check .

@@ -130,14 +130,17 @@ def _tags(rng: random.Random) -> dict[str, str]:
 
 
 class User:
-    """Carries out a plan. `done` counts steps by kind, `sent` the bytes."""
+    """Carries out a plan. `done` counts steps by kind, `sent` the bytes. `think` is how long a hand rests."""
 
-    def __init__(self, bucket: S3Bucket, requests: SignedRequests, *, rng: random.Random) -> None:
+    def __init__(
+        self, bucket: S3Bucket, requests: SignedRequests, *, rng: random.Random, think: float = THINK
+    ) -> None:
         self.done: Counter[Kind] = Counter()
         self.sent = 0
         self._bucket = bucket
         self._requests = requests
         self._rng = rng
+        self._think = think
         self._pool = rng.randbytes(4 * MIB)
 
     async def work(self, steps: list[Step]) -> None:
@@ -153,7 +156,7 @@ class User:
         for step in steps:
             await self._do(step)
             self.done[step.kind] += 1
-            await asyncio.sleep(pace.expovariate(1 / THINK))  # a user, not a load test
+            await asyncio.sleep(pace.expovariate(1) * self._think)  # a user, not a load test
 
     async def _do(self, step: Step) -> None:
         if step.kind is Kind.DELETE:
