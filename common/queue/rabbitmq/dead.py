@@ -37,6 +37,9 @@ IDLE = 0.5
 BATCH = 200
 """Letters on their way back to their lanes at once; so many may be repeated after a kill."""
 
+TRIES = 5
+"""How often a letter is sent to its lane before a broker that does not confirm in time is given up."""
+
 Send = Callable[[DeadLetter], Awaitable[None]]
 Held = tuple[AbstractIncomingMessage, DeadLetter]
 
@@ -92,15 +95,18 @@ class Graveyard:
 
     async def _take(self, batch: list[Held], fate: Fate) -> None:
         """Take `batch` out of the dead; of those to be replayed, what is durable in its lane and no other."""
-        failed: list[BaseException] = []
-        if fate is Fate.REPLAY:
-            sent = await asyncio.gather(*(self._send(letter) for _, letter in batch), return_exceptions=True)
-            failed = [answer for answer in sent if answer is not None]
-            batch = [held for held, answer in zip(batch, sent, strict=True) if answer is None]
+        for left in reversed(range(TRIES if fate is Fate.REPLAY else 0)):
+            sends = (self._send(letter) for _, letter in batch)
+            answers = await asyncio.gather(*sends, return_exceptions=True)
+            for (message, _), answer in zip(batch, answers, strict=True):
+                if answer is None:
+                    await message.ack()
+            batch = [held for held, answer in zip(batch, answers, strict=True) if answer is not None]
+            error = next((answer for answer in answers if answer is not None), None)
+            if error is not None and not (left and isinstance(error, QueueAway)):
+                raise error
         for message, _ in batch:
             await message.ack()
-        if failed:
-            raise failed[0]
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator["_Hold"]:
