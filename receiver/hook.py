@@ -81,8 +81,11 @@ class HookEndpoint:
             tasks += found
         if strangers and strangers == len(records):
             raise NotOurs("no route names the bucket of these records")
-        with self._metrics.publishing():
+        start = time.monotonic()
+        try:
             await self._publish(tasks, unreadable)
+        finally:
+            self._metrics.published(time.monotonic() - start)
         buried = len(unreadable)
         self._metrics.records(queued=len(records) - ignored - buried, ignored=ignored, buried=buried)
         return Accepted(len(tasks), ignored, buried)

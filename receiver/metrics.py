@@ -1,11 +1,9 @@
 """What a receiver counts; nothing of it can make a hook fail."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from common.errors import BadRequest, HookmirrorError, NotAHook, NotOurs, TooLarge
+from common.errors import BadRequest, HookmirrorError, NotAHook, NotOurs, QueueAway, TooLarge
 from common.metrics import Metrics, ReceiverFamilies, SpoolFamilies, harmless
 from common.queue.port import Queue
 from receiver.spool import SpoolingPublisher, waiting
@@ -67,17 +65,9 @@ class HookMetrics:
         """One task is durable."""
         self._tasks[route].inc()
 
-    @contextmanager
-    def publishing(self) -> Iterator[None]:
-        """The block that waits for a hook's records to be durable."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._published(time.perf_counter() - start)
-
     @harmless
-    def _published(self, seconds: float) -> None:
+    def published(self, seconds: float) -> None:
+        """So long a hook's records took to be durable, or to be given up."""
         self._publish.observe(seconds)
 
 
@@ -92,5 +82,8 @@ class SpoolMetrics:
 
     async def sample(self) -> None:
         """Ask how many records there are. Raises `QueueAway` when the spool cannot be read."""
-        self._records.set(float("nan"))  # an old number would lie
-        self._records.set(await waiting(self._spool))
+        try:
+            self._records.set(await waiting(self._spool))
+        except QueueAway:
+            self._records.set(float("nan"))  # the old number would lie
+            raise

@@ -54,9 +54,7 @@ async def _spooling(
     spool = await _open_spool(path, settings.queue.url)
     publisher = SpoolingPublisher(queue, spool)
     sample = SpoolMetrics(metrics, publisher, spool).sample
-    tasks = [asyncio.create_task(Drainer(queue, spool, publisher).run())]
-    if metrics.port is not None:
-        tasks.append(asyncio.create_task(repeat(sample)))
+    tasks = [asyncio.create_task(Drainer(queue, spool, publisher).run()), asyncio.create_task(repeat(sample))]
     try:
         yield publisher
     finally:
