@@ -53,7 +53,7 @@ def where_options(command: Command) -> Command:
             "conditions",
             multiple=True,
             metavar="FIELD=VALUE",
-            help="The same, as reason=StoreAway.",
+            help="A condition, like reason=StoreAway; what follows says the same.",
         ),
     ):
         with_where = option(with_where)
