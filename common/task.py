@@ -22,7 +22,8 @@ class Claim(StrEnum):
 
 class Upload(BaseModel):
     """A copy in parts that is under way on the target: where whoever goes on finds it, and the identity
-    of the source state that it is a copy of. `proven` parts of it have been read a second time."""
+    of the source state that it is a copy of. `proven` parts of it have been read a second time; `opaque`
+    says that the ETags of its parts are no MD5s."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -30,6 +31,7 @@ class Upload(BaseModel):
     identity: str
     part_size: int = Field(gt=0)
     proven: int = Field(default=0, ge=0)
+    opaque: bool = False
 
 
 class Task(BaseModel):

@@ -40,7 +40,7 @@ RabbitMQ closes the channel of a delivery held for 30 minutes."""
 
 T = TypeVar("T")
 
-_MD5 = re.compile(r"[0-9a-f]{32}")
+_IS_MD5 = re.compile(r"[0-9a-f]{32}")
 _OF_PARTS = re.compile(r"[0-9a-f]{32}-(\d+)")
 
 
@@ -75,12 +75,12 @@ def part_size(size: int, etag: str, theirs: int | None) -> int:
     return needed
 
 
-def etag_of_parts(etags: list[str]) -> str | None:
-    """Return the ETag of an object made of parts with these ETags; None when they are no MD5s."""
-    if not all(_MD5.fullmatch(etag) for etag in etags):
+def etag_of_parts(digests: list[str]) -> str | None:
+    """Return the ETag of an object made of parts with these MD5s; None when some are none."""
+    if not all(_IS_MD5.fullmatch(digest) for digest in digests):
         return None
-    whole = hashlib.md5(b"".join(map(bytes.fromhex, etags)), usedforsecurity=False).hexdigest()
-    return f"{whole}-{len(etags)}"
+    whole = hashlib.md5(b"".join(map(bytes.fromhex, digests)), usedforsecurity=False).hexdigest()
+    return f"{whole}-{len(digests)}"
 
 
 class InOrder:
@@ -118,8 +118,8 @@ class PartsCopy:
             theirs = await job.route.source.part_size(job.task.key, etag=source.etag)
         size = part_size(source.size, source.etag, theirs)
         headers, metadata = described(source, job.route.placement)
-        id_ = await job.route.target.create_upload(job.target_key, headers=headers, metadata=metadata)
-        upload = Upload(id=id_, identity=source.identity, part_size=size)
+        begun = await job.route.target.create_upload(job.target_key, headers=headers, metadata=metadata)
+        upload = Upload(id=begun.id, identity=source.identity, part_size=size, opaque=begun.opaque)
         return Continue(job.task.model_copy(update={"upload": upload}), "an upload in parts has begun")
 
     async def carry_on(self, job: Job, source: State, upload: Upload) -> list[str] | Continue:
@@ -163,14 +163,15 @@ class PartsCopy:
         count = math.ceil(source.size / upload.part_size)
         spans = {n: _span(n, upload.part_size, source.size) for n in range(1, count + 1)}
         etags = {n: p.etag for n, p in have.items() if n in spans and p.size == spans[n][1] - spans[n][0]}
-        md5 = _MD5.fullmatch(source.etag) and not source.opaque and not self._passes(upload)
+        md5 = _IS_MD5.fullmatch(source.etag) and not source.opaque and not self._passes(upload)
         whole = InOrder() if md5 and not etags else None
         missing = iter([n for n in spans if n not in etags])
+        digests = {} if upload.opaque else dict(etags)
         until = self._clock() + CONTINUE_AFTER
 
         async def lane() -> None:
             for number in missing:
-                etags[number] = await self._part(job, source, upload, number, whole)
+                etags[number], digests[number] = await self._part(job, source, upload, number, whole)
                 if self._clock() >= until:
                     return
 
@@ -178,9 +179,9 @@ class PartsCopy:
         await _together(lane for _ in range(at_once))
         if len(etags) < count:
             return Continue(job.task, f"{len(etags)} of {count} parts are copied")
-        ordered = [etags[n] for n in spans]
         try:
-            proven = await self._prove(job, source, upload, ordered, whole, until)
+            known = [digests.get(n, "") for n in spans]
+            proven = await self._prove(job, source, upload, known, whole, until)
         except Corrupt:
             await self.abandon(job, upload)  # no telling which part it is: the next attempt begins anew
             raise
@@ -188,13 +189,16 @@ class PartsCopy:
             upload = upload.model_copy(update={"proven": proven})
             task = job.task.model_copy(update={"upload": upload})
             return Continue(task, f"{proven} of {count} parts are read again and agree")
-        return ordered
+        return [etags[n] for n in spans]
 
     def _passes(self, upload: Upload) -> bool:
         """Whether the parts are too large to be held in memory."""
         return upload.part_size > self._budget.size // HELD_SHARE
 
-    async def _part(self, job: Job, source: State, upload: Upload, number: int, whole: InOrder | None) -> str:
+    async def _part(
+        self, job: Job, source: State, upload: Upload, number: int, whole: InOrder | None
+    ) -> tuple[str, str]:
+        """Copy one part; return its ETag on the target, and the MD5 of what was read."""
         if self._passes(upload):
             return await _persist(partial(self._pass_through, job, source, upload, number))
         start, end = _span(number, upload.part_size, source.size)
@@ -203,9 +207,10 @@ class PartsCopy:
             body = await _persist(partial(self._read, job, source, start, end))
             if whole is not None:
                 await whole.add(number, body)
-            return await _persist(partial(self._write, job, upload, number, body))
+            etag = await _persist(partial(self._write, job, upload, number, body))
+            return etag, await _md5(body) if upload.opaque else etag
 
-    async def _pass_through(self, job: Job, source: State, upload: Upload, number: int) -> str:
+    async def _pass_through(self, job: Job, source: State, upload: Upload, number: int) -> tuple[str, str]:
         """Read a part twice, for its MD5 and then straight into the target, which holds the two to agree."""
         start, end = _span(number, upload.part_size, source.size)
         md5 = hashlib.md5(usedforsecurity=False)
@@ -216,7 +221,8 @@ class PartsCopy:
                     md5.update(chunk)
             async with read() as reading:
                 body = Stream(_metered(job, reading), end - start, md5.digest())
-                return await job.route.target.upload_part(job.target_key, upload.id, number, body)
+                etag = await job.route.target.upload_part(job.target_key, upload.id, number, body)
+                return etag, md5.hexdigest()
 
     @staticmethod
     async def _read(job: Job, source: State, start: int, end: int) -> bytes:
@@ -236,7 +242,7 @@ class PartsCopy:
         job: Job,
         source: State,
         upload: Upload,
-        etags: list[str],
+        digests: list[str],
         whole: InOrder | None,
         until: float,
     ) -> int:
@@ -246,34 +252,38 @@ class PartsCopy:
         A multipart ETag is reproduced when the parts are the source's own. An MD5 is checked when one
         delivery has read the whole. A copy that was gone on with is read a second time, part by part,
         against what the target says it holds; one that passed through has been. Where the source's ETag
-        says nothing, nothing is proven.
+        says nothing, or the target's do not and parts of them are another worker's, nothing is proven.
         """
         if whole is not None and whole.digest() != source.etag:
             raise Corrupt(f"the bytes have MD5 {whole.digest()}, the source says {source.etag}")
-        ours = etag_of_parts(etags)
+        ours = etag_of_parts(digests)
         if whole is not None or source.opaque or ours is None or ours == source.etag:
-            return len(etags)
-        if _MD5.fullmatch(source.etag) and not self._passes(upload):
-            return await self._read_again(job, source, upload, etags, until)
-        if source.etag.endswith(f"-{len(etags)}"):
+            return len(digests)
+        if _IS_MD5.fullmatch(source.etag) and not self._passes(upload):
+            return await self._read_again(job, source, upload, digests, until)
+        if source.etag.endswith(f"-{len(digests)}"):
             theirs = await job.route.source.part_size(job.task.key, etag=source.etag)
             if theirs == upload.part_size:
                 raise Corrupt(f"the parts make the ETag {ours}, the source says {source.etag}")
-        return len(etags)
+        return len(digests)
 
     async def _read_again(
-        self, job: Job, source: State, upload: Upload, etags: list[str], until: float
+        self, job: Job, source: State, upload: Upload, digests: list[str], until: float
     ) -> int:
-        for number in range(upload.proven + 1, len(etags) + 1):
+        for number in range(upload.proven + 1, len(digests) + 1):
             start, end = _span(number, upload.part_size, source.size)
             async with self._budget.take(end - start):
                 body = await _persist(partial(self._read, job, source, start, end))
-                md5 = (await asyncio.to_thread(hashlib.md5, body, usedforsecurity=False)).hexdigest()
-            if md5 != etags[number - 1]:
-                raise Corrupt(f"part {number} was read with MD5 {etags[number - 1]}, and again with {md5}")
+                md5 = await _md5(body)
+            if md5 != digests[number - 1]:
+                raise Corrupt(f"part {number} was read with MD5 {digests[number - 1]}, and again with {md5}")
             if self._clock() >= until:
                 return number
-        return len(etags)
+        return len(digests)
+
+
+async def _md5(body: bytes) -> str:
+    return (await asyncio.to_thread(hashlib.md5, body, usedforsecurity=False)).hexdigest()
 
 
 async def _metered(job: Job, reading: Reading) -> AsyncIterator[bytes]:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from common.errors import Corrupt, RouteDown, SourceMoved, UploadGone
-from common.store.port import Entry, OpenUpload, Part, State, Stream
+from common.store.port import Begun, Entry, OpenUpload, Part, State, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,11 @@ class MemoryBucket:
 
     async def create_upload(
         self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> str:
+    ) -> Begun:
         """See the port."""
         id_ = self._tick()
         self._contents.uploads[id_] = _Upload(self.name, key, dict(headers), dict(metadata))
-        return id_
+        return Begun(id_)
 
     def _open(self, upload: str) -> _Upload:
         if upload not in self._contents.uploads:

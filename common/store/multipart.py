@@ -13,10 +13,12 @@ import aiohttp
 
 from common.errors import StoreAway
 from common.store.failures import error_code
-from common.store.port import Part, Stream
+from common.store.port import Begun, Part, Stream
 
 MAX_ANSWER = 2**20
 """Bytes of an answer that is no object: more is not read."""
+
+_SSE = "x-amz-server-side-encryption"
 
 _PART = re.compile(r"<Part>(.*?)</Part>", re.DOTALL)
 
@@ -46,12 +48,12 @@ class MultipartVerbs(ABC):
 
     async def create_upload(
         self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> str:
+    ) -> Begun:
         """See the port."""
         sent = self._object_headers(headers, metadata)
         async with self._request("POST", key, query="uploads=", headers=sent) as response:
             answer = await self._success(response)
-            return _text(answer, "UploadId")
+            return Begun(_text(answer, "UploadId"), is_opaque(response.headers))
 
     async def upload_part(self, key: str, upload: str, number: int, body: bytes | Stream) -> str:
         """See the port."""
@@ -104,6 +106,11 @@ class MultipartVerbs(ABC):
         if response.status != 200 or error_code(body):
             raise self._failure(response, body)
         return body.decode(errors="replace")
+
+
+def is_opaque(headers: Mapping[str, str]) -> bool:
+    """Whether an answer with these headers is about something encrypted so that its ETag is no MD5."""
+    return headers.get(_SSE, "AES256") != "AES256" or f"{_SSE}-customer-algorithm" in headers
 
 
 def _text(xml: str, name: str) -> str:

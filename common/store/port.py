@@ -85,6 +85,15 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """An upload in parts that was begun. `opaque`: the store encrypts with a key of its own or of the user's,
+    and the ETags of its parts are no MD5s, though they look like some."""
+
+    id: str
+    opaque: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One part of an open upload, as the store lists it."""
 
@@ -157,8 +166,8 @@ class Bucket(Protocol):
 
     async def create_upload(
         self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> str:
-        """Begin an upload in parts and return its id."""
+    ) -> Begun:
+        """Begin an upload in parts."""
 
     async def upload_part(self, key: str, upload: str, number: int, body: bytes | Stream) -> str:
         """Store part `number` (from 1) with a checksum that the store verifies; return its ETag."""

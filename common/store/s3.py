@@ -31,7 +31,7 @@ from common.settings import StoreSettings, Tags
 from common.store import tags
 from common.store.aws import Account
 from common.store.failures import error_code, translate
-from common.store.multipart import MultipartVerbs, rest_of
+from common.store.multipart import MultipartVerbs, is_opaque, rest_of
 from common.store.pace import Pace
 from common.store.port import CONTENT_HEADERS, PLACEMENT_HEADERS, Entry, OpenUpload, State, Stream
 
@@ -45,7 +45,6 @@ PIECE = 2**16
 
 _META = "x-amz-meta-"
 COUNT = "x-amz-tagging-count"
-_SSE = "x-amz-server-side-encryption"
 
 
 class S3Store:
@@ -373,5 +372,5 @@ def _state(response: aiohttp.ClientResponse) -> State:
         metadata={
             n.lower().removeprefix(_META): v for n, v in headers.items() if n.lower().startswith(_META)
         },
-        opaque=headers.get(_SSE, "AES256") != "AES256" or f"{_SSE}-customer-algorithm" in headers,
+        opaque=is_opaque(headers),
     )

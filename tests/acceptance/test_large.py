@@ -74,7 +74,7 @@ async def test_a_worker_killed_in_mid_copy_repeats_only_the_parts_in_flight(over
 
 async def test_parts_larger_than_memory_may_hold_pass_through_and_the_etags_agree(over_rabbit: Site) -> None:
     part, chance = 64 * MIB, random.Random(SEED)
-    upload = await over_rabbit.source.create_upload("wide", headers={}, metadata={})
+    upload = (await over_rabbit.source.create_upload("wide", headers={}, metadata={})).id
     etags = []
     for number, size in enumerate((part, part, 7 * MIB + 1), 1):
         etags.append(await over_rabbit.source.upload_part("wide", upload, number, chance.randbytes(size)))
@@ -91,7 +91,7 @@ async def test_parts_larger_than_memory_may_hold_pass_through_and_the_etags_agre
 
 
 async def test_uploads_left_behind_are_listed_and_cleared(over_sqlite: Site) -> None:
-    upload = await over_sqlite.target.create_upload("left behind", headers={}, metadata={})
+    upload = (await over_sqlite.target.create_upload("left behind", headers={}, metadata={})).id
     await over_sqlite.target.upload_part("left behind", upload, 1, b"x" * 5 * MIB)
 
     def hookmirror(*words: str) -> str:

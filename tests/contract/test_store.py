@@ -178,7 +178,7 @@ async def one_by_one(
 async def test_a_part_may_pass_through_without_being_held(bucket: Bucket) -> None:
     body = random.Random(7).randbytes(5 * MIB + 3)
     md5 = hashlib.md5(body, usedforsecurity=False)
-    upload = await bucket.create_upload("key", headers={}, metadata={})
+    upload = (await bucket.create_upload("key", headers={}, metadata={})).id
     etag = await bucket.upload_part("key", upload, 1, Stream(one_by_one(body), len(body), md5.digest()))
     assert etag == md5.hexdigest()
     await bucket.complete_upload("key", upload, [etag])
@@ -188,7 +188,7 @@ async def test_a_part_may_pass_through_without_being_held(bucket: Bucket) -> Non
 async def test_a_part_that_does_not_arrive_as_announced_is_none(bucket: Bucket) -> None:
     body = bytes(5 * MIB)
     md5 = hashlib.md5(body, usedforsecurity=False).digest()
-    upload = await bucket.create_upload("key", headers={}, metadata={})
+    upload = (await bucket.create_upload("key", headers={}, metadata={})).id
     breaks_off = Stream(one_by_one(body[: MIB + 1], fails=Corrupt("broke off")), len(body), md5)
     with pytest.raises(Corrupt, match="broke off"):
         await bucket.upload_part("key", upload, 1, breaks_off)
@@ -198,7 +198,7 @@ async def test_a_part_that_does_not_arrive_as_announced_is_none(bucket: Bucket) 
 @pytest.mark.parametrize("store", ["memory", "seaweedfs"], indirect=True)  # moto takes any Content-MD5
 async def test_a_part_whose_bytes_are_not_those_announced_is_refused(bucket: Bucket) -> None:
     body = bytes(5 * MIB)
-    upload = await bucket.create_upload("key", headers={}, metadata={})
+    upload = (await bucket.create_upload("key", headers={}, metadata={})).id
     md5 = hashlib.md5(b"another", usedforsecurity=False).digest()
     with pytest.raises(Corrupt):
         await bucket.upload_part("key", upload, 1, Stream(one_by_one(body), len(body), md5))
@@ -207,9 +207,10 @@ async def test_a_part_whose_bytes_are_not_those_announced_is_refused(bucket: Buc
 
 async def test_an_object_is_made_of_its_parts(bucket: Bucket) -> None:
     bodies = [b"a" * 5 * MIB, b"b" * 5 * MIB, b"c"]
-    upload = await bucket.create_upload(
+    begun = await bucket.create_upload(
         "folder/key +é", headers={"content-type": "text/x"}, metadata={"colour": "blue"}
     )
+    upload = begun.id
     assert [(o.key, o.id) async for o in bucket.uploads("folder/")] == [("folder/key +é", upload)]
     for number in (3, 1, 2):
         await bucket.upload_part("folder/key +é", upload, number, bodies[number - 1])
@@ -231,7 +232,7 @@ def multipart_etag(bodies: list[bytes]) -> str:
 
 
 async def test_an_aborted_upload_is_gone_and_leaves_no_object(bucket: Bucket) -> None:
-    upload = await bucket.create_upload("key", headers={}, metadata={})
+    upload = (await bucket.create_upload("key", headers={}, metadata={})).id
     await bucket.upload_part("key", upload, 1, b"x")
     await bucket.abort_upload("key", upload)
     await bucket.abort_upload("key", upload)

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,7 +12,7 @@ from common.errors import Refused, StoreAway
 from common.queue.memory import MemoryQueue
 from common.queue.port import Lane
 from common.store.memory import MemoryBucket, MemoryReading, MemoryStore
-from common.store.port import State
+from common.store.port import Begun, Part, State, Stream
 from common.task import Claim, Task
 from worker import parts
 from worker.attempt import Attempt
@@ -248,6 +248,86 @@ async def test_a_bit_flipped_in_either_read_of_a_part_that_passes_through_costs_
     await world.work()
     assert await world.in_step()
     assert starts == [0, 0, 0, 0, 0, 0, 8 * MIB, 8 * MIB]
+
+
+class EncryptingBucket(MemoryBucket):
+    """A bucket whose ETags of parts are no MD5s though they look so, as with SSE-KMS on AWS."""
+
+    async def create_upload(
+        self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> Begun:
+        begun = await super().create_upload(key, headers=headers, metadata=metadata)
+        return Begun(begun.id, opaque=True)
+
+    async def upload_part(self, key: str, upload: str, number: int, body: bytes | Stream) -> str:
+        return seal(await super().upload_part(key, upload, number, body))
+
+    async def parts(self, key: str, upload: str) -> dict[int, Part]:
+        found = await super().parts(key, upload)
+        return {number: Part(seal(part.etag), part.size) for number, part in found.items()}
+
+    async def complete_upload(self, key: str, upload: str, etags: Sequence[str]) -> str:
+        return await super().complete_upload(key, upload, [seal(etag) for etag in etags])
+
+
+def seal(etag: str) -> str:
+    """Make an ETag another one, and that one the first again."""
+    return etag[::-1]
+
+
+def encrypting() -> World:
+    """A world whose target encrypts, and whose source tells the size of its parts."""
+    world = World()
+    world.target = EncryptingBucket("target", world.target._contents)
+    world.attempt = world.worker()
+    return world
+
+
+async def put_in_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload = (await world.source.create_upload("k", headers={}, metadata={})).id
+    pieces = [BODY[: 8 * MIB], BODY[8 * MIB :]]
+    etags = [await world.source.upload_part("k", upload, n, piece) for n, piece in enumerate(pieces, 1)]
+    await world.source.complete_upload("k", upload, etags)
+
+    async def tells(self: MemoryBucket, key: str, *, etag: str) -> int:
+        return 8 * MIB
+
+    monkeypatch.setattr(MemoryBucket, "part_size", tells)
+    await world.queue.publish(Task(route="r", key="k", claim=Claim.CREATED).encode(), lane=Lane.LIVE)
+
+
+async def test_an_object_of_parts_arrives_on_a_target_whose_etags_say_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = encrypting()
+    await put_in_parts(world, monkeypatch)
+    await world.work()
+    assert await world.in_step()
+
+
+async def test_a_copy_gone_on_with_arrives_on_a_target_whose_etags_say_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = encrypting()
+    monkeypatch.setattr(parts, "AT_ONCE", 1)
+    monkeypatch.setattr(parts, "CONTINUE_AFTER", 0)
+    await world.put(BODY)
+    await world.work()
+    assert await world.in_step()
+    assert await world.open_uploads() == 0
+
+
+async def test_a_flipped_bit_is_found_though_the_targets_etags_say_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = encrypting()
+    flip_each_read(monkeypatch)
+    await put_in_parts(world, monkeypatch)
+    for _ in range(5):
+        await world.work()
+        world.clock.now += 3600
+    assert await body(world.target) is None
+    assert (await world.queue.buried(1))[0].why.startswith("Corrupt")
 
 
 async def test_an_upload_that_somebody_aborted_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:

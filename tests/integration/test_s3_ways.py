@@ -65,7 +65,7 @@ async def use(bucket: S3Bucket) -> None:
             assert reading is not None
             assert await reading.body() == key.encode()
         assert await bucket.head(key) is not None
-    upload = await bucket.create_upload("large", headers={}, metadata={})
+    upload = (await bucket.create_upload("large", headers={}, metadata={})).id
     assert [other.id async for other in bucket.uploads()] == [upload]
     await bucket.abort_upload("large", upload)
     assert {entry.key async for entry in bucket.list()} == set(KEYS)

@@ -25,7 +25,7 @@ from common.errors import (
 from common.queue.memory import MemoryQueue
 from common.queue.port import Bury, DeadLetter, Delivery, Done, Lane, Retry, Verdict
 from common.store.memory import MemoryBucket, MemoryReading, MemoryStore
-from common.store.port import MARK, Entry, OpenUpload, Part, Reading, State, Stream
+from common.store.port import MARK, Begun, Entry, OpenUpload, Part, Reading, State, Stream
 from common.task import Claim, Task
 from common.telemetry import Action
 from tests.lab.until import until
@@ -116,7 +116,7 @@ class Spy:
 
     async def create_upload(
         self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> str:
+    ) -> Begun:
         await self._note("create_upload", key)
         return await self.bucket.create_upload(key, headers=headers, metadata=metadata)
 
