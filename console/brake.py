@@ -20,7 +20,7 @@ HELD = "BrakeOn: brake:"
 """How the reason of a held delete begins: the error's name and its first word (worker/brake.py)."""
 
 BATCH = 500
-"""So many at once go back to their lanes before they leave the dead letters."""
+"""So many go back to their lanes at once."""
 
 Held = tuple[DeadLetter, Task]
 
@@ -94,10 +94,14 @@ async def _release(queue: Queue, route: str, *, dry_run: bool) -> int:
     held = [(letter, task) async for letter, task in _held(queue) if task.route == route]
     if dry_run:
         return len(held)
-    rest = iter(held)
-    while batch := list(islice(rest, BATCH)):
-        await asyncio.gather(*(_publish(queue, letter, task) for letter, task in batch))
-        await queue.drop([letter.id for letter, _ in batch])
+    rest, durable = iter(held), list[str]()
+    try:
+        while batch := list(islice(rest, BATCH)):
+            await asyncio.gather(*(_publish(queue, letter, task) for letter, task in batch))
+            durable += [letter.id for letter, _ in batch]
+    finally:
+        # Once, and not batch by batch: each drop may have to go over all the dead letters.
+        await queue.drop(durable)
     return len(held)
 
 

@@ -407,3 +407,6 @@ async def test_a_message_that_keeps_killing_its_holder_is_buried(backend: Backen
         assert deaths < 130
     [letter] = await keeper.buried(1)
     assert (letter.body, letter.why) == (b"poison", KILLER)
+    assert time.time() - 120 < letter.at <= time.time() + 1, (
+        "the broker's own word, where it laid it there itself"
+    )

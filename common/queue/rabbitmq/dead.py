@@ -76,6 +76,8 @@ class Graveyard:
     async def pick(self, ids: Collection[str] | None, fate: Fate) -> set[str]:
         """Give `fate` to the letters `ids`, None for all; return the ids found."""
         wanted, found = None if ids is None else set(ids), set[str]()
+        if wanted == found:
+            return found
         batch: list[Held] = []
         async with self._alone() as hold, aclosing(_each(hold)) as held:
             async for message, letter in held:
