@@ -27,7 +27,7 @@ class Why(StrEnum):
     ABSENT = "absent on both sides"
     KEPT = "the route keeps what the source deletes"
     NOT_OWNED = "the route deletes only what hookmirror wrote"
-    SPENT = "still not in step; the last look that tried is a dead letter"
+    SPENT = "not in step as far as can be told, and tried often enough"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,7 @@
 import base64
 import hashlib
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
@@ -13,44 +11,21 @@ import aiohttp
 
 from common.errors import StoreAway
 from common.store.failures import error_code
+from common.store.headers import is_opaque, object_headers
 from common.store.port import Begun, Part, Stream
-
-MAX_ANSWER = 2**20
-"""Bytes of an answer that is no object: more is not read."""
-
-_SSE = "x-amz-server-side-encryption"
+from common.store.wire import Wire, rest_of
 
 _PART = re.compile(r"<Part>(.*?)</Part>", re.DOTALL)
 
 
-class MultipartVerbs(ABC):
+class MultipartVerbs(Wire):
     """What an S3 bucket can do with parts, over its one way to send a request."""
-
-    @abstractmethod
-    def _request(
-        self,
-        method: str,
-        key: str,
-        *,
-        query: str = "",
-        headers: Mapping[str, str] | None = None,
-        body: bytes | Stream | None = None,
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Yield the answer to one signed request."""
-
-    @abstractmethod
-    def _failure(self, response: aiohttp.ClientResponse, body: bytes) -> Exception:
-        """Return our error for an answer that is no success."""
-
-    @abstractmethod
-    def _object_headers(self, headers: Mapping[str, str], metadata: Mapping[str, str]) -> dict[str, str]:
-        """Return the request headers that describe an object."""
 
     async def create_upload(
         self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]
     ) -> Begun:
         """See the port."""
-        sent = self._object_headers(headers, metadata)
+        sent = object_headers(headers, metadata)
         async with self._request("POST", key, query="uploads=", headers=sent) as response:
             answer = await self._success(response)
             return Begun(_text(answer, "UploadId"), is_opaque(response.headers))
@@ -108,26 +83,8 @@ class MultipartVerbs(ABC):
         return body.decode(errors="replace")
 
 
-def is_opaque(headers: Mapping[str, str]) -> bool:
-    """Whether an answer with these headers is about something encrypted so that its ETag is no MD5."""
-    return headers.get(_SSE, "AES256") != "AES256" or f"{_SSE}-customer-algorithm" in headers
-
-
 def _text(xml: str, name: str) -> str:
     found = re.search(f"<{name}>([^<]*)</{name}>", xml)
     if found is None:
         raise StoreAway(f"the answer has no {name}")
     return found[1]
-
-
-async def rest_of(response: aiohttp.ClientResponse) -> bytes:
-    """Return a short answer, or the beginning of one that is not."""
-    body = bytearray()
-    try:
-        async for chunk in response.content.iter_chunked(2**16):
-            body += chunk
-            if len(body) > MAX_ANSWER:
-                break
-        return bytes(body)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise StoreAway(f"{response.method}: the answer broke off: {error!r}") from error

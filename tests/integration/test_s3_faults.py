@@ -27,7 +27,7 @@ from common.errors import (
     TryAgain,
 )
 from common.settings import StoreSettings
-from common.store import pace, s3
+from common.store import pace, wire
 from common.store.pace import Pace
 from common.store.port import State
 from common.store.s3 import S3Bucket, S3Store
@@ -171,7 +171,7 @@ async def store(listening: Server) -> AsyncIterator[S3Store]:
 
 @pytest.fixture
 def bucket(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> S3Bucket:
-    monkeypatch.setattr(s3, "PAUSES", (0, 0))
+    monkeypatch.setattr(wire, "PAUSES", (0, 0))
     monkeypatch.setattr(store, "_pace", Pace(name="test"))  # what one test was refused slows no other
     return store.bucket("b")
 
@@ -449,7 +449,7 @@ async def test_a_burst_of_slow_down_slows_the_whole_store_and_it_recovers(
     refused = await gather(*(write(bucket) for _ in range(40)))
     assert {type(answer) for answer in refused} == {Throttled}
     rate = store._pace.rate
-    assert rate == 20  # one cut for all forty
+    assert 5 <= rate <= 20  # not one cut for each: half of those that went out within a second, at least ten
 
     began = time.monotonic()
     await gather(write(bucket), read(store.bucket("another")))
@@ -522,8 +522,8 @@ async def test_no_redirect_is_followed(server: Server, bucket: S3Bucket, verb: V
 async def test_a_store_that_never_answers_is_away(
     server: Server, monkeypatch: pytest.MonkeyPatch, verb: Verb
 ) -> None:
-    monkeypatch.setattr(s3, "TIMEOUT", aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=0.1))
-    monkeypatch.setattr(s3, "PAUSES", ())
+    monkeypatch.setattr(wire, "TIMEOUT", aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=0.1))
+    monkeypatch.setattr(wire, "PAUSES", ())
     server.answers = [SILENCE]
     store = await S3Store.open("test", settings_of(server))
     try:
@@ -537,7 +537,7 @@ async def test_an_endpoint_that_cannot_be_reached_is_no_fault_of_the_task(
     server: Server, bucket: S3Bucket, verb: Verb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing was sent: refused connections and unknown hosts stop every object, and cost no attempt."""
-    monkeypatch.setattr(s3, "PAUSES", (0, 0))
+    monkeypatch.setattr(wire, "PAUSES", (0, 0))
     tries = 0
     for nowhere in ("http://127.0.0.1:1/b", "http://nowhere.invalid/b"):
         bucket._base = nowhere
@@ -553,7 +553,7 @@ async def test_an_endpoint_that_cannot_be_reached_is_no_fault_of_the_task(
             error = await failure(verb(bucket))
         assert type(error) is RouteDown
         assert not error.counts
-    assert tries == 2 * (1 + len(s3.PAUSES)), "it is tried for seconds first"
+    assert tries == 2 * (1 + len(wire.PAUSES)), "it is tried for seconds first"
 
 
 async def test_a_write_is_signed_and_carries_its_checksum_its_headers_and_its_metadata(

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from common.errors import ConfigError, TryAgain
 from common.settings import StoreSettings
-from common.store import s3
+from common.store import wire
 from common.store.s3 import S3Bucket, S3Store
 from tests.integration.test_s3_faults import Server, found, settings_of
 from tests.lab.proxy import Proxy, proxy
@@ -95,7 +95,7 @@ async def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     for variable in ("https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(variable, raising=False)
         monkeypatch.delenv(variable.upper(), raising=False)
-    monkeypatch.setattr(s3, "PAUSES", ())
+    monkeypatch.setattr(wire, "PAUSES", ())
     if request.param == "direct":
         yield None
         return

@@ -10,7 +10,7 @@ from moto.server import ThreadedMotoServer
 
 from common.errors import RouteDown, StoreAway, TryAgain
 from common.settings import StoreSettings
-from common.store import s3
+from common.store import wire
 from common.store.s3 import S3Bucket, S3Store
 from console.demo.weed import settings_for
 from tests.lab.proxy import Proxy, proxy
@@ -32,7 +32,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(s3, "PAUSES", ())
+    monkeypatch.setattr(wire, "PAUSES", ())
 
 
 @pytest.fixture

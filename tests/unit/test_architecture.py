@@ -29,7 +29,12 @@ ONE_PLACE_EACH = {
     "aiobotocore": ["common/store/aws.py"],
     "boto3": [],
     "botocore": ["common/store/aws.py"],
-    "aiohttp": ["common/store/s3.py", "common/store/multipart.py", "console/demo/*.py"],
+    "aiohttp": [
+        "common/store/s3.py",
+        "common/store/multipart.py",
+        "common/store/wire.py",
+        "console/demo/*.py",
+    ],
     "fastapi": ["receiver/app.py"],
     "starlette": ["receiver/app.py"],
     "prometheus_client": ["common/metrics.py"],
@@ -50,6 +55,7 @@ PURE = [
     "common/backoff.py",
     "common/errors.py",
     "common/store/failures.py",
+    "common/store/headers.py",
     "common/queue/topology.py",
 ]
 
