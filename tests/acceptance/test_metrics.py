@@ -155,9 +155,6 @@ async def test_what_came_in_is_what_ended_and_what_waits(
     assert seen.sum("hookmirror_oldest_waiting_seconds") > 0
     assert seen.sum("hookmirror_attempts_total", route="stuck", error="RouteDown", outcome="waited") >= 1
     assert seen.max("hookmirror_dead_letters") == 2, "one of a record, one of a task"
-    assert seen.sum("hookmirror_looks_ended_total") == seen.sum(
-        "hookmirror_looks_ended_total", outcome="skipped"
-    ), "no look had anything to put right"
 
 
 async def ask_health() -> tuple[int, str]:
