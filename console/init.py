@@ -24,6 +24,8 @@ public_url = "https://hooks.example.org/webhook/{token}"
 concurrency = 32                             # objects at once, in each worker process
 look_after = 1200                            # seconds until each write is looked at again; not below 1200
 attempts = 12                                # then a dead letter
+drain = 25                                   # seconds to finish what is in hand after a SIGTERM
+memory = 134217728                           # bytes of object data held at once
 
 [metrics]                                    # docs/metrics.md
 host = "127.0.0.1"                           # for a Prometheus elsewhere: "0.0.0.0", behind a firewall
@@ -34,7 +36,12 @@ endpoint = "https://hb.ru-msk.vkcloud-storage.ru"
 region = "ru-msk"
 # access_key_id = "..."                      # or: profile = "mcs" (of ~/.aws), or the AWS chain
 # secret_access_key = "..."
+# session_token = "..."                      # with temporary keys
 key_encoding = "auto"                        # of keys in hooks: auto | raw | url
+# max_requests_per_second = 300              # of each worker: MCS takes 1000 of a project (listings: 250)
+# addressing = "auto"                        # auto | path | virtual: where the bucket's name stands
+# tags = "auto"                              # auto | always | never: whether to ask for objects' tags
+# ca_bundle = "/etc/ssl/mcs.pem"             # whom to trust beside the system's authorities
 
 [stores.aws]
 region = "eu-central-1"
@@ -48,6 +55,14 @@ target = "aws:my-bucket-backup"
 # suffix = ".jpg"                            # only keys that end so
 # target_prefix = "from-mcs/"                # put before every key on the target
 deletes = "mirror"                           # mirror | owned (only what hookmirror wrote) | keep
+# name = "photos"                            # what logs, tasks and metrics call it
+# storage_class = "STANDARD_IA"              # of the copies
+# sse = "aws:kms"                            # of the copies: AES256 | aws:kms
+# kms_key = "arn:aws:kms:..."
+# max_bytes_per_second = 50000000            # of each worker
+# [routes.brake]
+# deletes = 1000                             # more than so many deletes
+# window = 300                               # within so many seconds are held for you
 """
 
 

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -146,6 +147,26 @@ def test_init_writes_a_configuration_that_loads_for_its_owner_alone() -> None:
     assert "hookmirror up --config new.toml" in result.output
     assert stat.S_IMODE(Path("new.toml").stat().st_mode) == 0o600
     assert load("new.toml").routes
+
+
+def test_init_names_every_key_and_each_can_be_uncommented() -> None:
+    run("init", "--output", "new.toml")
+    text = Path("new.toml").read_text()
+    Path("mcs.pem").touch()
+    text = re.sub(r"^# (\[\S+\]$|[a-z_]+ = )", r"\1", text, flags=re.MULTILINE).replace(
+        "/etc/ssl/mcs.pem", "mcs.pem"
+    )
+    Path("new.toml").write_text(text.replace('profile = "mcs"', ""))
+    settings = load("new.toml")
+    tables = (
+        settings.receiver,
+        settings.worker,
+        settings.metrics,
+        settings.stores["mcs"],
+        settings.routes[0],
+    )
+    for table in (*tables, settings.routes[0].brake):
+        assert type(table).model_fields.keys() - table.model_fields_set <= {"profile", "action"}
 
 
 def test_init_never_writes_the_same_secret_path_twice() -> None:
