@@ -19,11 +19,11 @@ demo: env ## See it work: two S3 servers, a stand-in for MCS, live sync (QUEUE=a
 	@$(PY) -m console demo $(if $(QUEUE),--queue '$(QUEUE)')
 
 test: env ## Run every test, on a RabbitMQ node of its own
-	@bash deploy/rabbitmq.sh
+	@bash deploy/packages.sh rabbitmq-server prometheus
 	@$(PY) -m pytest $(ARGS)
 
 soak: env ## Run the long tests: 1 000 events through 50 kills, a worker stopped for a minute, ...
-	@bash deploy/rabbitmq.sh
+	@bash deploy/packages.sh rabbitmq-server
 	@$(PY) -m pytest -m soak tests/acceptance $(ARGS)
 
 compose-test: ## The demo under docker-compose, with workers and the broker killed (needs a Docker engine)
@@ -35,7 +35,7 @@ check: env ## Lint and type-check
 	@.venv/bin/mypy
 
 bench: env ## Measure: hooks/s against a bare handler, objects/s against rclone
-	@bash deploy/rabbitmq.sh
+	@bash deploy/packages.sh rabbitmq-server
 	@$(PY) -m bench $(ARGS)
 
 up: env ## Receiver and worker in one process (CONFIG=hookmirror.toml)
