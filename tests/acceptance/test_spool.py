@@ -1,6 +1,8 @@
 """The spool over real processes and a real broker, both killed for real: what was answered 200 is done."""
 
 import asyncio
+import resource
+import time
 
 import aiohttp
 
@@ -8,7 +10,7 @@ from common.queue import open_queue
 from common.queue.sqlite import SqliteQueue
 from console.demo.compare import compare
 from receiver.spool import waiting
-from tests.lab.programs import LOOK_AFTER, Site, post, record
+from tests.lab.programs import LOOK_AFTER, Site, deliver, in_step, post, record
 from tests.lab.rabbit import RabbitNode
 from tests.lab.until import until
 
@@ -73,6 +75,34 @@ async def test_hooks_are_taken_while_the_broker_is_dead_and_done_though_the_rece
     assert len([entry async for entry in site.target.list()]) == 101
     assert (await site.counts()).dead == 0
     await until(lambda: receiver.did("drained"), "the log says what was drained")
+
+
+async def test_a_disk_that_is_full_as_well_is_a_503_in_time_and_loses_nothing_answered_200(
+    over_rabbit: Site, own_rabbit: RabbitNode
+) -> None:
+    site = spooling(over_rabbit)
+    receiver = await site.run("receiver")
+    events = [await put(site, number) for number in range(3)]
+    own_rabbit.kill()
+    try:
+        assert await post(site.hook_url, events[0]) == 200
+        full = max(file.stat().st_size for file in site.folder.iterdir())
+        resource.prlimit(receiver.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
+        began = time.monotonic()
+        assert await post(site.hook_url, events[1]) == 503
+        assert time.monotonic() - began < 3
+        resource.prlimit(receiver.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        await deliver(site.hook_url, events[1], events[2])
+    finally:
+        await asyncio.to_thread(own_rabbit.start)
+    await site.run("worker")
+
+    async def drained() -> bool:
+        return await in_spool(site) == 0
+
+    await until(drained, "the spool is drained", 60)
+    await in_step(site)
+    assert len([entry async for entry in site.target.list()]) == 3
 
 
 async def test_an_unreadable_record_that_came_meanwhile_is_a_dead_letter_on_the_broker_in_the_end(

@@ -24,7 +24,7 @@ ONE_PLACE_EACH = {
     "aio_pika": ["common/queue/rabbitmq.py", "common/queue/rabbitmq/*.py"],
     "aiormq": ["common/queue/rabbitmq.py", "common/queue/rabbitmq/*.py"],
     "pamqp": ["common/queue/rabbitmq.py", "common/queue/rabbitmq/*.py"],
-    "sqlite3": ["common/queue/sqlite.py"],
+    "sqlite3": ["common/queue/sqlite/*.py"],
     "aioboto3": ["common/store/aws.py"],
     "aiobotocore": ["common/store/aws.py"],
     "boto3": [],

@@ -2,8 +2,7 @@
 
 A lease is a due time in the future: a held message is one whose `due` has not come yet, so a dead
 holder's messages become due by themselves and nothing has to sweep. The holder renews its leases
-while it lives. WAL with `synchronous=FULL` syncs before a commit returns; what arrives during one
-commit shares the next.
+while it lives.
 """
 
 import asyncio
@@ -11,15 +10,13 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
-from common.errors import ConfigError, LostDelivery, QueueAway
+from common.errors import LostDelivery, QueueAway
 from common.queue.port import (
     KILLER,
     MAX_DELIVERIES,
@@ -34,9 +31,7 @@ from common.queue.port import (
     after_verdict,
     check_delay,
 )
-
-T = TypeVar("T")
-Operation = Callable[[sqlite3.Connection], T]
+from common.queue.sqlite.file import SqliteFile
 
 LEASE = 15.0
 """How long a dead holder's messages stay away, in seconds."""
@@ -47,34 +42,14 @@ POLL = 0.2
 PAGE = 1000
 """Dead letters that are read or changed in one transaction."""
 
-# `holder` names who leases the message, NULL for nobody; `why` and `at` are set when it is dead.
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS message (
-    id       INTEGER PRIMARY KEY AUTOINCREMENT,
-    lane     TEXT NOT NULL,
-    body     BLOB NOT NULL,
-    due      REAL NOT NULL,
-    attempt  INTEGER NOT NULL DEFAULT 1,
-    failures TEXT NOT NULL DEFAULT '[]',
-    holder   TEXT,
-    dead     INTEGER NOT NULL DEFAULT 0,
-    why      TEXT,
-    at       REAL
-);
-CREATE INDEX IF NOT EXISTS message_due ON message (dead, lane, due);
-CREATE INDEX IF NOT EXISTS message_dead ON message (at, id) WHERE dead = 1;
-"""
-
 
 class SqliteQueue:
-    """One handle on the file. All SQL runs in one thread of its own, a batch to a transaction."""
+    """One handle on the file."""
 
-    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor, lease: float) -> None:
-        self._connection = connection
-        self._thread = thread
+    def __init__(self, file: SqliteFile, lease: float) -> None:
+        self._file = file
+        self._run = file.run
         self._lease = lease
-        self._batch: list[tuple[Operation[object], asyncio.Future[object]]] = []
-        self._committing: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._held: dict[int, tuple[str, float, Lane]] = {}  # id -> (holder, lease end by our clock, lane)
         self._renewer = asyncio.create_task(self._renew())
@@ -82,47 +57,7 @@ class SqliteQueue:
     @classmethod
     async def open(cls, path: Path, *, lease: float = LEASE) -> "SqliteQueue":
         """Open the file, making it when it is not there. Raises `ConfigError` when that cannot be."""
-        thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-queue")
-        try:
-            connection = await asyncio.get_running_loop().run_in_executor(thread, _connect, path)
-        except sqlite3.Error as error:
-            thread.shutdown(wait=False)
-            raise ConfigError(
-                f"queue.url: {path}: {error}. Name a file in a folder that can be written."
-            ) from error
-        return cls(connection, thread, lease)
-
-    async def _run(self, operation: Operation[T]) -> T:
-        """Run `operation` with whatever else is waiting, in one transaction, and return its result."""
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._batch.append((operation, future))  # type: ignore[arg-type]  # each future gets its own result
-        if self._committing is None or self._committing.done():
-            self._committing = asyncio.create_task(self._commit())
-        return await future
-
-    async def _commit(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._batch:
-            batch, self._batch = self._batch, []
-            try:
-                results = await loop.run_in_executor(self._thread, self._transact, [op for op, _ in batch])
-            except Exception as error:  # noqa: BLE001 - handed to whoever waits: a lost one would hang him
-                _fail(batch, error)
-                continue
-            for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
-
-    def _transact(self, operations: list[Operation[object]]) -> list[object]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            results = [operation(self._connection) for operation in operations]
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
-        return results
+        return cls(await SqliteFile.open(path), lease)
 
     async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
         """See the port."""
@@ -341,25 +276,7 @@ class SqliteQueue:
         try:
             await self._run(lambda db: db.executemany(sql, held))
         finally:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
-            self._thread.shutdown(wait=False)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=1.5, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # NORMAL in WAL loses the last commits with the power
-    connection.executescript(_SCHEMA)
-    return connection
-
-
-def _fail(batch: list[tuple[Operation[object], asyncio.Future[object]]], error: Exception) -> None:
-    """Tell everyone in `batch` that nothing of it happened: locked too long, the disk full."""
-    if isinstance(error, sqlite3.Error):
-        error = QueueAway(f"the queue file cannot be written: {error}")
-    for _, future in batch:
-        if not future.done():
-            future.set_exception(error)
+            await self._file.close()
 
 
 def _receipt(delivery: Delivery) -> tuple[int, str]:
