@@ -6,6 +6,9 @@ python deploy/grafana/picture.py http://localhost:9090 picture.png --minutes 60
 Each query is asked as it stands in the JSON, of Prometheus' own HTTP API.
 """
 
+# mypy: disable-error-code="arg-type, list-item, no-untyped-call"
+# matplotlib takes moments for coordinates, but its types do not say so.
+
 import argparse
 import io
 import json
@@ -85,6 +88,7 @@ def shown(value: float, unit: str) -> str:
     """Return a number as a person writes it."""
     if not value:
         return "0"
+    steps: tuple[tuple[float, float, str], ...]
     if unit == "s":
         steps = ((7200, 3600, "h"), (600, 60, "min"), (1, 1, "s"), (0, 0.001, "ms"))
     elif unit == "Bps":
@@ -150,7 +154,7 @@ class Board:
         for number, (moment, _) in enumerate(self._marks, 1):
             axes.axvline(moment, color="#9aa0a8", linewidth=0.8, linestyle=":")
             across = axes.get_xaxis_transform()
-            axes.text(moment, 1.01, f"{number}", transform=across, color="#9aa0a8", ha="center", size=7)  # type: ignore[arg-type]
+            axes.text(moment, 1.01, f"{number}", transform=across, color="#9aa0a8", ha="center", size=7)
         return axes
 
     def _stat(self, axes: Axes, panel: Panel) -> None:
@@ -185,13 +189,13 @@ class Board:
             colour = own.get("color", {}).get("fixedColor", PALETTE[number % len(PALETTE)])
             if custom["stacking"]["mode"] == "normal" and "custom.stacking" not in own:
                 top = [low + (0 if math.isnan(v) else v) for low, v in zip(floor, values, strict=True)]
-                axes.fill_between(moments, floor, top, color=colour, alpha=0.8, label=name, linewidth=0)  # type: ignore[arg-type]
+                axes.fill_between(moments, floor, top, color=colour, alpha=0.8, label=name, linewidth=0)
                 floor = top
                 continue
             onto = axes
             if "custom.axisPlacement" in own:
                 onto = self._right(axes, own["unit"], values)
-            onto.plot(moments, values, color=colour, linewidth=1.4, label=name)  # type: ignore[arg-type]
+            onto.plot(moments, values, color=colour, linewidth=1.4, label=name)
             if onto is not axes:
                 axes.plot([], [], color=colour, label=name)
         if custom.get("scaleDistribution"):
@@ -228,7 +232,7 @@ class Board:
         colours = mpl.colormaps["YlOrRd_r"].copy()
         colours.set_bad(FRONT)
         cells = [[value if value > 0.05 else math.nan for value in row] for row in rows]
-        axes.pcolormesh(self._source.moments, range(len(rows)), cells, cmap=colours, norm=LogNorm(0.3, 300))  # type: ignore[arg-type]
+        axes.pcolormesh(self._source.moments, range(len(rows)), cells, cmap=colours, norm=LogNorm(0.3, 300))
         bounds = [shown(bound, "s") if math.isfinite(bound) else "more" for bound, _ in found]
         axes.set_yticks(range(0, len(rows), 2), bounds[::2])
 
@@ -243,10 +247,10 @@ class Board:
                     continue
                 times = [moment for moment, _ in run]
                 text, colour = words[value]
-                axes.broken_barh([(times[0], times[-1] - times[0] + wide)], (-row - 0.35, 0.7), color=colour)  # type: ignore[arg-type, list-item]
+                axes.broken_barh([(times[0], times[-1] - times[0] + wide)], (-row - 0.35, 0.7), color=colour)
                 if value and len(times) * 8 > len(text) * 7 / 2:
                     middle = times[0] + (times[-1] - times[0] + wide) / 2
-                    axes.text(middle, -row, text, color="#14161a", ha="center", va="center", size=8)  # type: ignore[arg-type]
+                    axes.text(middle, -row, text, color="#14161a", ha="center", va="center", size=8)
         axes.set_yticks([-row for row in range(len(found))], [name for name, _ in found])
 
     def _explain(self) -> None:
