@@ -201,11 +201,11 @@ async def test_the_dead_can_be_listed_shown_replayed_and_dropped(anywhere: Site)
     first = hookmirror("dead", "list")
     assert hookmirror("dead", "list") == first
     assert "s3.bucket.name is missing or no string" in first
-    entries = json.loads(hookmirror("dead", "list", "--json"))
-    assert len(entries) == 2
-    assert "Unreadable" in hookmirror("dead", "show", entries[0]["id"])
-    assert "dropped: 1" in hookmirror("dead", "drop", entries[0]["id"])
-    assert "replayed: 1" in hookmirror("dead", "replay", "--all")
+    letters = json.loads(hookmirror("dead", "list", "--json"))["letters"]
+    assert len(letters) == 2
+    assert "Unreadable" in hookmirror("dead", "show", letters[0]["id"])
+    assert "dropped: 1" in hookmirror("dead", "drop", letters[0]["id"])
+    assert "replayed: 1" in hookmirror("dead", "replay", "--all", "--yes")
     await until(lambda: dead_again(anywhere), "the unreadable one is buried again")
 
 
