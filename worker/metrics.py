@@ -34,8 +34,10 @@ REMEMBERED = 100_000
 more, the new ones are not: they are the younger ones."""
 
 MARGIN = 60.0
-"""Seconds after its time has come for which an event that was sent away is taken to wait: after that another
-worker has it, or has done it."""
+"""Seconds after its time has come for which an event that was sent away for long is taken to wait: after that
+another worker has it, or has done it. What was sent away for seconds is taken sooner."""
+
+LEAST_MARGIN = 5.0
 
 
 def size_class(size: int) -> str:
@@ -90,7 +92,7 @@ class Waiting:
 
     def send_away(self, task: Task, seconds: float) -> None:
         """It comes back to somebody after so many seconds."""
-        self._keep(task, self._clock() + seconds + MARGIN)
+        self._keep(task, self._clock() + seconds + min(MARGIN, max(LEAST_MARGIN, seconds)))
 
     def forget(self, task: Task) -> None:
         """It has ended, or others have it now."""
