@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from common.errors import LostDelivery, SourceMoved, StoreAway
+from common.errors import LostDelivery, SourceMoved, StoreAway, Throttled
 from common.queue.port import Publisher
 from common.store.port import Reading, State
 from common.telemetry import Action
@@ -18,7 +18,7 @@ from worker.fidelity import described
 from worker.job import SMALL, Job
 from worker.parts import PartsCopy
 from worker.plan import UNSEEN, Copy, Delete, LookLater, Skip, Why, contradicts, plan
-from worker.transfer import Budget, fetch
+from worker.transfer import READ_WITHIN, Budget, fetch, turn
 from worker.verdict import Continue, Outcome
 
 WRITE_WITHIN = 60.0
@@ -81,8 +81,9 @@ class Mirror:
 
     async def _copy(self, job: Job, reading: Reading) -> Outcome:
         source = reading.state
-        async with self._budget.take(source.size):
-            await job.route.meter.take(source.size)
+        async with turn(self._budget, source.size, job.route.meter, within=READ_WITHIN) as came:
+            if not came:
+                raise Throttled(f"{job.route.id}: no turn to copy within {READ_WITHIN:.0f} s")
             body = await fetch(reading)
             headers, metadata = described(source, job.route.placement)
             await self._promise_look(job)

@@ -13,12 +13,13 @@ from functools import partial
 from typing import TypeVar
 
 from common.errors import Corrupt, Never, Refused, SourceMoved, StoreAway, TryAgain, UploadGone
+from common.store.pace import Meter
 from common.store.port import Reading, State, Stream
 from common.task import Upload
 from common.telemetry import Action, log
 from worker.fidelity import described
-from worker.job import Job
-from worker.transfer import READ_WITHIN, Budget
+from worker.job import Job, Route
+from worker.transfer import READ_WITHIN, Budget, InOrder, turn
 from worker.verdict import Continue
 
 MIB = 2**20
@@ -32,11 +33,13 @@ HELD_SHARE = 4
 """A part of at most the budget divided by so much is held in memory; a larger one passes through."""
 
 PASSING_AT_ONCE = 1024 * MIB
-"""Bytes of the parts of one object that pass through at once: fewer and larger parts end no later."""
+"""Bytes of the parts of one route that pass through at once: fewer and larger parts end no later, and all at
+once none would end in its time."""
 
 CONTINUE_AFTER = 300.0
-"""Seconds after which no further part is begun: the task goes back to the queue and on from there.
-RabbitMQ closes the channel of a delivery held for 30 minutes."""
+"""Seconds after which no further part is begun, nor one tried again: the task goes back to the queue and on
+from there. With READ_WITHIN for each read and write after that, no delivery is held for the 30 minutes after
+which RabbitMQ closes its channel."""
 
 T = TypeVar("T")
 
@@ -83,33 +86,13 @@ def etag_of_parts(digests: list[str]) -> str | None:
     return f"{whole}-{len(digests)}"
 
 
-class InOrder:
-    """The MD5 of a whole body whose parts come in any order: each waits for its turn."""
-
-    def __init__(self) -> None:
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._next = 1
-        self._turn = asyncio.Condition()
-
-    async def add(self, number: int, body: bytes) -> None:
-        """Take part `number` (from 1) when all before it have been taken."""
-        async with self._turn:
-            await self._turn.wait_for(lambda: self._next == number)
-            await asyncio.to_thread(self._md5.update, body)
-            self._next += 1
-            self._turn.notify_all()
-
-    def digest(self) -> str:
-        """Return the MD5 of what was taken, in hex."""
-        return self._md5.hexdigest()
-
-
 class PartsCopy:
     """Copies large objects under a common byte budget. `clock` is in seconds."""
 
     def __init__(self, budget: Budget, clock: Callable[[], float] = time.monotonic) -> None:
         self._budget = budget
         self._clock = clock
+        self._passing: dict[str, Budget] = {}
 
     async def begin(self, job: Job, source: State) -> Continue:
         """Open an upload on the target and hand it to the queue: only then can nobody lose its id."""
@@ -171,7 +154,10 @@ class PartsCopy:
 
         async def lane() -> None:
             for number in missing:
-                etags[number], digests[number] = await self._part(job, source, upload, number, whole)
+                copied = await self._part(job, source, upload, number, whole, until)
+                if copied is None:
+                    return
+                etags[number], digests[number] = copied
                 if self._clock() >= until:
                     return
 
@@ -196,19 +182,44 @@ class PartsCopy:
         return upload.part_size > self._budget.size // HELD_SHARE
 
     async def _part(
-        self, job: Job, source: State, upload: Upload, number: int, whole: InOrder | None
-    ) -> tuple[str, str]:
-        """Copy one part; return its ETag on the target, and the MD5 of what was read."""
-        if self._passes(upload):
-            return await _persist(partial(self._pass_through, job, source, upload, number))
+        self, job: Job, source: State, upload: Upload, number: int, whole: InOrder | None, until: float
+    ) -> tuple[str, str] | None:
+        """Copy one part; return its ETag on the target, and the MD5 of what was read. None when the time is
+        up before its turn has come."""
         start, end = _span(number, upload.part_size, source.size)
-        async with self._budget.take(end - start):
-            await job.route.meter.take(end - start)
-            body = await _persist(partial(self._read, job, source, start, end))
+        left = until - self._clock()
+        if self._passes(upload):
+            async with turn(self._line(job.route), end - start, Meter(), within=left) as came:
+                passing = partial(self._pass_through, job, source, upload, number)
+                return await self._persist(passing, until) if came else None
+        async with turn(self._budget, end - start, job.route.meter, within=left) as came:
+            if not came:
+                if whole is not None:
+                    await whole.give_up()
+                return None
+            body = await self._persist(partial(self._read, job, source, start, end), until)
             if whole is not None:
                 await whole.add(number, body)
-            etag = await _persist(partial(self._write, job, upload, number, body))
+            etag = await self._persist(partial(self._write, job, upload, number, body), until)
             return etag, await _md5(body) if upload.opaque else etag
+
+    def _line(self, route: Route) -> Budget:
+        """What of `route` may pass through at once: read twice, it is to be through in half of its time at
+        the rate of the route. One part always may."""
+        if route.id not in self._passing:
+            most = min(PASSING_AT_ONCE, route.meter.rate * READ_WITHIN / 4)
+            self._passing[route.id] = Budget(int(most))
+        return self._passing[route.id]
+
+    async def _persist(self, call: Callable[[], Coroutine[object, object, T]], until: float) -> T:
+        """Make a call that may meet a flipped bit or a body cut short, up to three times if time allows."""
+        for _ in range(2):
+            try:
+                return await call()
+            except Corrupt:
+                if self._clock() >= until:
+                    raise
+        return await call()
 
     async def _pass_through(self, job: Job, source: State, upload: Upload, number: int) -> tuple[str, str]:
         """Read a part twice, for its MD5 and then straight into the target, which holds the two to agree."""
@@ -272,8 +283,10 @@ class PartsCopy:
     ) -> int:
         for number in range(upload.proven + 1, len(digests) + 1):
             start, end = _span(number, upload.part_size, source.size)
-            async with self._budget.take(end - start):
-                body = await _persist(partial(self._read, job, source, start, end))
+            async with turn(self._budget, end - start, Meter(), within=until - self._clock()) as came:
+                if not came:
+                    return number - 1
+                body = await self._persist(partial(self._read, job, source, start, end), until)
                 md5 = await _md5(body)
             if md5 != digests[number - 1]:
                 raise Corrupt(f"part {number} was read with MD5 {digests[number - 1]}, and again with {md5}")
@@ -291,16 +304,6 @@ async def _metered(job: Job, reading: Reading) -> AsyncIterator[bytes]:
     async for chunk in reading.chunks():
         await job.route.meter.take(len(chunk))
         yield chunk
-
-
-async def _persist(call: Callable[[], Coroutine[object, object, T]]) -> T:
-    """Make a call that may meet a flipped bit or a body cut short, up to three times."""
-    for _ in range(2):
-        try:
-            return await call()
-        except Corrupt:
-            continue
-    return await call()
 
 
 def _span(number: int, part: int, size: int) -> tuple[int, int]:

@@ -5,9 +5,10 @@ import hashlib
 import re
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from common.errors import Corrupt, StoreAway
+from common.store.pace import Meter
 from common.store.port import Reading
 
 READ_WITHIN = 300.0
@@ -60,6 +61,54 @@ class Budget:
                 turn.set_result(None)
             else:
                 return
+
+
+class InOrder:
+    """The MD5 of a whole body whose parts come in any order: each waits for its turn."""
+
+    def __init__(self) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._next = 1
+        self._turn = asyncio.Condition()
+        self._given_up = False
+
+    async def add(self, number: int, body: bytes) -> None:
+        """Take part `number` (from 1) when all before it have been taken."""
+        async with self._turn:
+            await self._turn.wait_for(lambda: self._next == number or self._given_up)
+            await asyncio.to_thread(self._md5.update, body)
+            self._next += 1
+            self._turn.notify_all()
+
+    async def give_up(self) -> None:
+        """Some part will not come: keep none of the others waiting. The digest is that of nothing then."""
+        async with self._turn:
+            self._given_up = True
+            self._turn.notify_all()
+
+    def digest(self) -> str:
+        """Return the MD5 of what was taken, in hex."""
+        return self._md5.hexdigest()
+
+
+@asynccontextmanager
+async def turn(budget: Budget, size: int, meter: Meter, *, within: float) -> AsyncIterator[bool]:
+    """Hold `size` bytes of `budget` inside the block, once `meter` lets them pass.
+
+    Yields False, with nothing held, when that has not come about within so many seconds: on a slow route
+    the line is long, and RabbitMQ takes a delivery back that is held for long.
+    """
+    async with AsyncExitStack() as held:
+        try:
+            async with asyncio.timeout(within):
+                await held.enter_async_context(budget.take(size))
+                await meter.take(size)
+        except TimeoutError:
+            await held.aclose()
+            came = False
+        else:
+            came = True
+        yield came
 
 
 async def fetch(reading: Reading) -> bytes:

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from common.errors import Refused, StoreAway
+from common.errors import Corrupt, Refused, StoreAway
 from common.queue.memory import MemoryQueue
 from common.queue.port import Lane
 from common.store.memory import MemoryBucket, MemoryReading, MemoryStore
+from common.store.pace import Meter
 from common.store.port import Begun, Part, State, Stream
 from common.task import Claim, Task
 from worker import parts
@@ -20,7 +21,7 @@ from worker.brake import Brake
 from worker.job import SMALL, Route
 from worker.mirror import Mirror
 from worker.parts import MIB, part_size
-from worker.transfer import Budget
+from worker.transfer import Budget, InOrder
 
 TIB = 2**40
 LARGEST = 10_000 * 5 * 2**30
@@ -330,6 +331,69 @@ async def test_a_flipped_bit_is_found_though_the_targets_etags_say_nothing(
     assert (await world.queue.buried(1))[0].why.startswith("Corrupt")
 
 
+async def test_large_parts_on_a_slow_route_pass_one_after_another_and_none_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All at once they would share what the route lets through, and none would end in its time."""
+    world = World()
+    monkeypatch.setattr(parts, "HELD_SHARE", 64)
+    monkeypatch.setattr(parts, "READ_WITHIN", 2.0)
+    monkeypatch.setattr(parts, "CONTINUE_AFTER", 0.3)
+    mirror = Mirror(world.queue, look_after=1200, budget=Budget(64 * MIB), brake=Brake({}))
+    route = Route("r", world.source, world.target, meter=Meter(20 * MIB))
+    world.attempt = Attempt(world.queue, mirror, {"r": route}, attempts=1, rng=random.Random(1))
+    await world.put(random.Random(2).randbytes(5 * 8 * MIB))
+    await world.work()
+    assert await world.in_step()
+    assert (await world.queue.counts()).dead == 0
+
+
+async def test_a_copy_whose_turn_does_not_come_goes_back_to_the_queue_and_uses_up_no_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    monkeypatch.setattr(parts, "CONTINUE_AFTER", 0.2)
+    budget = Budget(64 * MIB)
+    mirror = Mirror(world.queue, look_after=1200, budget=budget, brake=Brake({}))
+    routes = {"r": Route("r", world.source, world.target)}
+    world.attempt = Attempt(world.queue, mirror, routes, attempts=1, rng=random.Random(1))
+    await world.put(BODY)
+    deliveries = world.queue.deliveries(Lane.LIVE, 10)
+    async with budget.take(60 * MIB):  # room for no part
+        for _ in range(3):
+            await world.attempt(await asyncio.wait_for(anext(deliveries), 5))
+    await close(deliveries)
+    assert (await world.queue.counts()).dead == 0
+    await world.work()
+    assert await world.in_step()
+
+
+async def test_a_part_that_comes_broken_is_not_read_again_when_the_time_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A delivery that is held for too long is taken back, and all others of its channel with it."""
+    world = World()
+    reads: list[int] = []
+
+    @asynccontextmanager
+    async def broken(
+        self: MemoryBucket, key: str, start: int, end: int, *, etag: str
+    ) -> AsyncIterator[MemoryReading]:
+        reads.append(start)
+        world.clock.now += 290
+        raise Corrupt("it broke off")
+        yield
+
+    monkeypatch.setattr(MemoryBucket, "read_range", broken)
+    monkeypatch.setattr(parts, "AT_ONCE", 1)
+    await world.put(BODY)
+    deliveries = world.queue.deliveries(Lane.LIVE, 10)
+    for _ in range(2):
+        await world.attempt(await anext(deliveries))
+    await close(deliveries)
+    assert len(reads) == 2  # the second was begun after 290 s, a third would have been after 580
+
+
 async def test_an_upload_that_somebody_aborted_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     original = MemoryBucket.parts
@@ -349,7 +413,7 @@ async def test_an_upload_that_somebody_aborted_is_begun_anew(monkeypatch: pytest
 
 
 async def test_a_body_is_hashed_in_order_whatever_comes_first() -> None:
-    whole = parts.InOrder()
+    whole = InOrder()
     pieces = [b"a" * 100, b"b" * 50, b"c"]
     await asyncio.gather(*(whole.add(n, pieces[n - 1]) for n in (3, 1, 2)))
     assert whole.digest() == hashlib.md5(b"".join(pieces), usedforsecurity=False).hexdigest()
