@@ -31,7 +31,7 @@ SIZE_CLASSES = (
 
 REMEMBERED = 100_000
 """Events kept in mind for the age of the oldest, and copies in parts for how long they took. When there are
-more, the new ones are not: they are the younger ones."""
+more, the new events are not, for they are the younger ones, nor the copies not seen for longest."""
 
 MARGIN = 60.0
 """Seconds after its time has come for which an event that was sent away for long is taken to wait: after that
@@ -181,8 +181,10 @@ class Watch:
         ended = end(attempted)
         if ended and isinstance(result, Outcome):
             self._count_work(attempted, result, route, task)
-        elif isinstance(result, Continue) and len(self._so_far) < REMEMBERED:
-            self._so_far[task.id] = self._so_far.get(task.id, 0.0) + attempted.seconds
+        elif isinstance(result, Continue):
+            self._so_far[task.id] = self._so_far.pop(task.id, 0.0) + attempted.seconds
+            if len(self._so_far) > REMEMBERED:  # another worker has ended it, and nobody says so here
+                del self._so_far[next(iter(self._so_far))]
         if ended:
             self._so_far.pop(task.id, None)
             family = self._families.ended if task.from_hook else self._families.looks_ended

@@ -190,6 +190,19 @@ def test_a_copy_in_parts_took_all_the_time_that_its_attempts_took() -> None:
     assert found['hookmirror_copied_bytes_total{route="r"}'] == 2 * 2**25
 
 
+def test_copies_that_other_workers_ended_leave_room_for_those_that_go_on_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.metrics.REMEMBERED", 2)
+    metrics = Metrics(["r"])
+    watch = Watch(metrics)
+    for number in (1, 2, 3):
+        begun = Continue(event(number, 1000), "begun")
+        watch(attempted(begun, Retry(0, "", counts=False), seconds=10, task=event(number, 1000)))
+    watch(attempted(Outcome(Action.COPIED, size=2**25), Done("copied"), seconds=1, task=event(3, 1000)))
+    assert scrape(metrics)['hookmirror_copy_seconds_sum{size_class="to_128MiB"}'] == 11
+
+
 class Clock:
     now = 1100.0
 

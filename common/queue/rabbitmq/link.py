@@ -86,7 +86,11 @@ class Link:
         # Not `is_closed`: that only tells whether close() was called here, not whether the broker is gone.
         if self._connection is None or not self._connection.connected.is_set():
             connection = await aio_pika.connect(self._url, timeout=CONNECT_WITHIN)
-            await self._prepare(connection)
+            try:
+                await self._prepare(connection)
+            except BaseException:  # it would live on, unknown to anybody, and another with each try
+                await _end(connection)
+                raise
             self._connection = connection
         return self._connection
 
@@ -96,9 +100,13 @@ class Link:
         if self._opening is not None:
             self._opening.cancel()
         if connection is not None:
-            with suppress(*FOREIGN):
-                async with asyncio.timeout(CONFIRM_WITHIN):
-                    await connection.close()
+            await _end(connection)
+
+
+async def _end(connection: AbstractConnection) -> None:
+    with suppress(*FOREIGN):
+        async with asyncio.timeout(CONFIRM_WITHIN):
+            await connection.close()
 
 
 async def fresh_channel(connection: AbstractConnection) -> AbstractChannel:

@@ -20,6 +20,11 @@ ID, ATTEMPT, FAILURES, WHY, AT, LANE = (
 )
 
 
+MAX_HEADER = 32 * 1024
+"""Bytes of one header of ours. All headers travel in one frame of at most 128 KiB: for a longer one RabbitMQ
+closes the connection, and a letter that was replayed for weeks would never be settled again."""
+
+
 @dataclass(slots=True)
 class Receipt:
     """What a delivery is settled by: the message, and the channel it came on."""
@@ -63,12 +68,25 @@ def letter_from(message: AbstractIncomingMessage) -> DeadLetter:
 
 def dead_headers(lane: Lane, why: str) -> Headers:
     """The headers a dead letter has besides. The time is text: pamqp cuts a float to 32 bits."""
-    return {WHY: why, AT: repr(time.time()), LANE: lane.value}
+    return {WHY: _cut(why, MAX_HEADER), AT: repr(time.time()), LANE: lane.value}
 
 
 def failures_header(failures: Iterable[Failure]) -> Headers:
-    """The header that carries `failures`."""
-    return {FAILURES: json.dumps([asdict(failure) for failure in failures])}
+    """The header that carries `failures`: the last ones, as many as fit."""
+    kept: list[str] = []
+    room = MAX_HEADER
+    for failure in reversed(list(failures)):
+        # Escaped, a character may take six bytes for one.
+        entry = json.dumps(asdict(failure) | {"why": _cut(failure.why, MAX_HEADER // 8)})
+        room -= len(entry) + 2
+        if room < 0:
+            break
+        kept.append(entry)
+    return {FAILURES: f"[{', '.join(reversed(kept))}]"}
+
+
+def _cut(text: str, size: int) -> str:
+    return text.encode(errors="replace")[:size].decode(errors="ignore")
 
 
 def own_headers(message: AbstractIncomingMessage) -> Headers:
