@@ -35,6 +35,10 @@ from common.telemetry import Action, log
 RECONNECT = 1.0
 """Seconds between two tries to reach an absent broker."""
 
+SETTLE_WITHIN = 60.0
+"""Seconds to wait for the confirm of a retry or a burial: no sender waits for it. What is sent again while a
+broker has only stopped to take messages (an alarm of memory or disk) is there as often when it goes on."""
+
 COUNT_WITHIN = 10.0
 """Seconds for all the depths to be told."""
 
@@ -101,18 +105,23 @@ class RabbitQueue:
         headers = {wire.ID: letter.id, wire.ATTEMPT: 1, **wire.failures_header(letter.failures)}
         await self._send(letter.body, letter.lane, 0, headers)
 
-    async def _lay(self, body: bytes, lane: Lane, why: str, headers: wire.Headers) -> None:
-        await self._put(body, "", topology.dead_queue(), headers | wire.dead_headers(lane, why))
+    async def _lay(
+        self, body: bytes, lane: Lane, why: str, headers: wire.Headers, *, within: float = CONFIRM_WITHIN
+    ) -> None:
+        dead = headers | wire.dead_headers(lane, why)
+        await self._put(body, "", topology.dead_queue(), dead, within)
 
-    async def _send(self, body: bytes, lane: Lane, delay: float, headers: wire.Headers) -> None:
+    async def _send(
+        self, body: bytes, lane: Lane, delay: float, headers: wire.Headers, *, within: float = CONFIRM_WITHIN
+    ) -> None:
         exchange = topology.wait_queue(rung(delay, self._rungs)) if delay > 0 else ""
-        await self._put(body, exchange, topology.lane_queue(lane), headers)
+        await self._put(body, exchange, topology.lane_queue(lane), headers, within)
 
-    async def _put(self, body: bytes, exchange: str, key: str, headers: wire.Headers) -> None:
+    async def _put(self, body: bytes, exchange: str, key: str, headers: wire.Headers, within: float) -> None:
         """Publish and return when the broker has confirmed; the default exchange is ""."""
         # No message_id: the library matches returned messages by it and makes a unique one itself.
         message = Message(body, headers=headers, delivery_mode=DeliveryMode.PERSISTENT)
-        async with translated(CONFIRM_WITHIN):
+        async with translated(within):
             channel = await self._out.channel()
             target = channel.default_exchange
             if exchange:
@@ -197,11 +206,13 @@ class RabbitQueue:
         while not receipt.channel.is_closed:
             try:
                 if isinstance(verdict, Bury):
-                    await self._lay(delivery.body, delivery.lane, verdict.why, headers)
+                    lane, why = delivery.lane, verdict.why
+                    await self._lay(delivery.body, lane, why, headers, within=SETTLE_WITHIN)
                 else:
                     headers[wire.ATTEMPT] = delivery.attempt + verdict.counts
                     body = verdict.body or delivery.body
-                    await self._send(body, delivery.lane, verdict.after, headers)
+                    after = verdict.after
+                    await self._send(body, delivery.lane, after, headers, within=SETTLE_WITHIN)
             except QueueAway:
                 await asyncio.sleep(RECONNECT)
             else:
