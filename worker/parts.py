@@ -98,7 +98,7 @@ class PartsCopy:
         """Open an upload on the target and hand it to the queue: only then can nobody lose its id."""
         theirs = None
         if _OF_PARTS.fullmatch(source.etag):
-            theirs = await job.route.source.part_size(job.task.key, etag=source.etag)
+            theirs = await job.route.source.part_size(job.task.key, etag=source.etag, size=source.size)
         size = part_size(source.size, source.etag, theirs)
         headers, metadata = described(source, job.route.placement)
         begun = await job.route.target.create_upload(job.target_key, headers=headers, metadata=metadata)
@@ -142,7 +142,8 @@ class PartsCopy:
             )
 
     async def _missing(self, job: Job, source: State, upload: Upload) -> list[str] | Continue:
-        have = await job.route.target.parts(job.target_key, upload.id)
+        async with _within(READ_WITHIN, "the parts have not been listed"):
+            have = await job.route.target.parts(job.target_key, upload.id)
         count = math.ceil(source.size / upload.part_size)
         spans = {n: _span(n, upload.part_size, source.size) for n in range(1, count + 1)}
         etags = {n: p.etag for n, p in have.items() if n in spans and p.size == spans[n][1] - spans[n][0]}
@@ -189,9 +190,12 @@ class PartsCopy:
         start, end = _span(number, upload.part_size, source.size)
         left = until - self._clock()
         if self._passes(upload):
-            async with turn(self._line(job.route), end - start, Meter(), within=left) as came:
+            async with (
+                turn(self._line(job.route), end - start, Meter(), within=left) as came,
+                turn(self._budget, MIB, Meter(), within=until - self._clock()) as has_room,
+            ):
                 passing = partial(self._pass_through, job, source, upload, number)
-                return await self._persist(passing, until) if came else None
+                return await self._persist(passing, until) if came and has_room else None
         async with turn(self._budget, end - start, job.route.meter, within=left) as came:
             if not came:
                 if whole is not None:
@@ -226,7 +230,7 @@ class PartsCopy:
         start, end = _span(number, upload.part_size, source.size)
         md5 = hashlib.md5(usedforsecurity=False)
         read = partial(job.route.source.read_range, job.task.key, start, end, etag=source.etag)
-        async with self._budget.take(MIB), _within(READ_WITHIN, f"part {number} has not passed through"):
+        async with _within(READ_WITHIN, f"part {number} has not passed through"):
             async with read() as reading:
                 async for chunk in _metered(job, reading):
                     md5.update(chunk)
@@ -273,7 +277,7 @@ class PartsCopy:
         if _IS_MD5.fullmatch(source.etag) and not self._passes(upload):
             return await self._read_again(job, source, upload, digests, until)
         if source.etag.endswith(f"-{len(digests)}"):
-            theirs = await job.route.source.part_size(job.task.key, etag=source.etag)
+            theirs = await job.route.source.part_size(job.task.key, etag=source.etag, size=source.size)
             if theirs == upload.part_size:
                 raise Corrupt(f"the parts make the ETag {ours}, the source says {source.etag}")
         return len(digests)

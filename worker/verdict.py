@@ -58,6 +58,8 @@ def leave_to_promise(verdict: Verdict, tries: int, *, attempts: int) -> Verdict:
     of looks rests on already; at `attempts` it ends as a dead letter. A refusal is buried for the first
     look of a chain and not again for each that follows.
     """
+    if isinstance(verdict, Retry) and tries >= attempts and not verdict.counts:
+        return verdict  # the promised look only compares by now
     if isinstance(verdict, Retry) and tries >= attempts:
         return Bury(f"{verdict.why} (look {tries} of {attempts})")
     if isinstance(verdict, Retry) or (isinstance(verdict, Bury) and tries > 1):

@@ -80,7 +80,7 @@ class MemoryBucket:
         part = found.content[start:end]
         yield MemoryReading(replace(found.state, size=len(part)), part)
 
-    async def part_size(self, key: str, *, etag: str) -> int | None:
+    async def part_size(self, key: str, *, etag: str, size: int) -> int | None:
         """See the port."""
         return None
 

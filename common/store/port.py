@@ -153,8 +153,9 @@ class Bucket(Protocol):
         """Open bytes `start` to `end` (exclusive) of the state that has this ETag; the size told is theirs.
         Raises `SourceMoved` when the object has another by now."""
 
-    async def part_size(self, key: str, *, etag: str) -> int | None:
-        """Return the size of the first part of an object uploaded in parts, None when the store won't say."""
+    async def part_size(self, key: str, *, etag: str, size: int) -> int | None:
+        """Return the size of the parts of an object of `size` bytes that was uploaded in parts; None when the
+        store won't say, or when they are not of one size, all but the last."""
 
     async def write(
         self, key: str, body: bytes, *, headers: Mapping[str, str], metadata: Mapping[str, str]

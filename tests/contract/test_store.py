@@ -225,6 +225,20 @@ async def test_an_object_is_made_of_its_parts(bucket: Bucket) -> None:
     assert await body_of(bucket, "folder/key +é") == b"".join(bodies)
 
 
+@pytest.mark.parametrize("store", ["seaweedfs"], indirect=True)  # moto does not tell
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [((5 * MIB, 5 * MIB, 7), 5 * MIB), ((5 * MIB,), 5 * MIB), ((6 * MIB, 5 * MIB, 7), None)],
+)
+async def test_the_size_of_the_parts_is_told_when_they_are_of_one_size(
+    bucket: Bucket, sizes: tuple[int, ...], told: int | None
+) -> None:
+    upload = (await bucket.create_upload("key", headers={}, metadata={})).id
+    etags = [await bucket.upload_part("key", upload, n, bytes(size)) for n, size in enumerate(sizes, 1)]
+    etag = await bucket.complete_upload("key", upload, etags)
+    assert await bucket.part_size("key", etag=etag, size=sum(sizes)) == told
+
+
 def multipart_etag(bodies: list[bytes]) -> str:
     """The ETag S3 gives an object of these parts."""
     digests = b"".join(hashlib.md5(body, usedforsecurity=False).digest() for body in bodies)

@@ -290,7 +290,7 @@ async def put_in_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     etags = [await world.source.upload_part("k", upload, n, piece) for n, piece in enumerate(pieces, 1)]
     await world.source.complete_upload("k", upload, etags)
 
-    async def tells(self: MemoryBucket, key: str, *, etag: str) -> int:
+    async def tells(self: MemoryBucket, key: str, *, etag: str, size: int) -> int:
         return 8 * MIB
 
     monkeypatch.setattr(MemoryBucket, "part_size", tells)

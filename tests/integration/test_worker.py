@@ -110,9 +110,9 @@ class Spy:
         async with self.bucket.read_range(key, start, end, etag=etag) as reading:
             yield reading
 
-    async def part_size(self, key: str, *, etag: str) -> int | None:
+    async def part_size(self, key: str, *, etag: str, size: int) -> int | None:
         await self._note("part_size", key)
-        return await self.bucket.part_size(key, etag=etag)
+        return await self.bucket.part_size(key, etag=etag, size=size)
 
     async def create_upload(
         self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]

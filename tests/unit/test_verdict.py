@@ -163,6 +163,7 @@ def test_only_what_is_never_is_buried_at_once() -> None:
         (Retry(30, "a timeout"), 1, "done"),
         (Retry(30, "a timeout", counts=False), 11, "done"),
         (Retry(30, "a timeout"), ATTEMPTS, BURIED),
+        (Retry(30, "SlowDown", counts=False), ATTEMPTS, place(Retry(30, "SlowDown", counts=False))),
         (Bury("Refused"), 1, BURIED),
         (Bury("Refused"), 2, "done"),
     ],

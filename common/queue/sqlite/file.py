@@ -29,7 +29,8 @@ CREATE TABLE IF NOT EXISTS message (
     why      TEXT,
     at       REAL
 );
-CREATE INDEX IF NOT EXISTS message_due ON message (dead, lane, due);
+DROP INDEX IF EXISTS message_due;
+CREATE INDEX IF NOT EXISTS message_when ON message (dead, lane, due, holder);
 CREATE INDEX IF NOT EXISTS message_dead ON message (at, id) WHERE dead = 1;
 """
 
