@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,18 @@ SEED = int(os.environ.pop("HOOKMIRROR_TEST_SEED", "") or secrets.randbelow(10**9
 AMQP_URL = os.environ.pop("HOOKMIRROR_TEST_AMQP_URL", "")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Two processes cannot share a broker: each empties its queues."""
+    if AMQP_URL and config.getoption("numprocesses", None):
+        raise pytest.UsageError("HOOKMIRROR_TEST_AMQP_URL is one broker. Add:  ARGS='-n 0'")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each of the parallel processes the seed that the header names."""
+    node.workerinput["seed"] = SEED
+
+
 def pytest_report_header() -> list[str]:
     """Say how to see the same again."""
     return [
@@ -24,9 +37,10 @@ def pytest_report_header() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def seed() -> int:
+def seed(pytestconfig: pytest.Config) -> int:
     """What chance is drawn from in the tests that draw anew each time; the run's header names it."""
-    return SEED
+    workerinput: dict[str, Any] = getattr(pytestconfig, "workerinput", {})
+    return int(workerinput.get("seed", SEED))
 
 
 @pytest.fixture(scope="session")
