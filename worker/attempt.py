@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from common.errors import KeyBusy, LostDelivery, RouteDown, UnknownRoute
+from common.errors import KeyBusy, LostDelivery, RouteDown, StoreAway, UnknownRoute
 from common.queue.port import Bury, Consumer, Delivery, Done, Retry, Verdict
 from common.task import Task
 from common.telemetry import Action, log
 from worker.job import Job, Route
 from worker.verdict import Continue, Outcome, judge, leave_to_promise
+
+HOLD_WITHIN = 600.0
+"""Seconds for one attempt, whatever it waits for. RabbitMQ takes a delivery back that is held for 30 minutes,
+with all others of its channel; long copies go back to the queue by themselves before this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +111,11 @@ class Attempt:
         try:
             held = partial(self._consumer.holds, delivery)
             last, spent = delivery.attempt >= self._attempts, task.tries > self._attempts
-            return await self._act(
-                Job(task, route, delivery.attempt, delivery.lane, held, last, spent, promises)
-            )
+            job = Job(task, route, delivery.attempt, delivery.lane, held, last, spent, promises)
+            async with asyncio.timeout(HOLD_WITHIN):
+                return await self._act(job)
+        except TimeoutError as error:
+            raise StoreAway(f"not done within {HOLD_WITHIN:.0f} s") from error
         finally:
             del self._busy[key]
 

@@ -36,10 +36,9 @@ PASSING_AT_ONCE = 1024 * MIB
 """Bytes of the parts of one route that pass through at once: fewer and larger parts end no later, and all at
 once none would end in its time."""
 
-CONTINUE_AFTER = 300.0
-"""Seconds after which no further part is begun, nor one tried again: the task goes back to the queue and on
-from there. With READ_WITHIN for each read and write after that, no delivery is held for the 30 minutes after
-which RabbitMQ closes its channel."""
+CONTINUE_AFTER = 240.0
+"""Seconds after which no further part is begun: the task goes back to the queue and on from there. A part
+takes READ_WITHIN at most, so that no delivery is held for ten minutes."""
 
 T = TypeVar("T")
 
@@ -194,18 +193,23 @@ class PartsCopy:
                 turn(self._line(job.route), end - start, Meter(), within=left) as came,
                 turn(self._budget, MIB, Meter(), within=until - self._clock()) as has_room,
             ):
-                passing = partial(self._pass_through, job, source, upload, number)
-                return await self._persist(passing, until) if came and has_room else None
+                if not (came and has_room):
+                    return None
+                async with _within(READ_WITHIN, f"part {number} has not passed through"):
+                    passing = partial(self._pass_through, job, source, upload, number)
+                    return await self._persist(passing, until)
         async with turn(self._budget, end - start, job.route.meter, within=left) as came:
             if not came:
                 if whole is not None:
                     await whole.give_up()
                 return None
-            body = await self._persist(partial(self._read, job, source, start, end), until)
-            if whole is not None:
-                await whole.add(number, body)
-            etag = await self._persist(partial(self._write, job, upload, number, body), until)
-            return etag, await _md5(body) if upload.opaque else etag
+            async with _within(READ_WITHIN, f"part {number} has not been copied"):
+                body = await self._persist(partial(self._read, job, source, start, end), until)
+                if whole is not None:
+                    await whole.add(number, body)
+                write = partial(job.route.target.upload_part, job.target_key, upload.id, number, body)
+                etag = await self._persist(write, until)
+                return etag, await _md5(body) if upload.opaque else etag
 
     def _line(self, route: Route) -> Budget:
         """What of `route` may pass through at once: read twice, it is to be through in half of its time at
@@ -230,27 +234,18 @@ class PartsCopy:
         start, end = _span(number, upload.part_size, source.size)
         md5 = hashlib.md5(usedforsecurity=False)
         read = partial(job.route.source.read_range, job.task.key, start, end, etag=source.etag)
-        async with _within(READ_WITHIN, f"part {number} has not passed through"):
-            async with read() as reading:
-                async for chunk in _metered(job, reading):
-                    md5.update(chunk)
-            async with read() as reading:
-                body = Stream(_metered(job, reading), end - start, md5.digest())
-                etag = await job.route.target.upload_part(job.target_key, upload.id, number, body)
-                return etag, md5.hexdigest()
+        async with read() as reading:
+            async for chunk in _metered(job, reading):
+                md5.update(chunk)
+        async with read() as reading:
+            body = Stream(_metered(job, reading), end - start, md5.digest())
+            etag = await job.route.target.upload_part(job.target_key, upload.id, number, body)
+            return etag, md5.hexdigest()
 
     @staticmethod
     async def _read(job: Job, source: State, start: int, end: int) -> bytes:
-        async with (
-            _within(READ_WITHIN, f"bytes {start} to {end} have not been read"),
-            job.route.source.read_range(job.task.key, start, end, etag=source.etag) as reading,
-        ):
+        async with job.route.source.read_range(job.task.key, start, end, etag=source.etag) as reading:
             return await reading.body()
-
-    @staticmethod
-    async def _write(job: Job, upload: Upload, number: int, body: bytes) -> str:
-        async with _within(READ_WITHIN, f"part {number} has not been written"):
-            return await job.route.target.upload_part(job.target_key, upload.id, number, body)
 
     async def _prove(
         self,
@@ -290,7 +285,8 @@ class PartsCopy:
             async with turn(self._budget, end - start, Meter(), within=until - self._clock()) as came:
                 if not came:
                     return number - 1
-                body = await self._persist(partial(self._read, job, source, start, end), until)
+                async with _within(READ_WITHIN, f"part {number} has not been read again"):
+                    body = await self._persist(partial(self._read, job, source, start, end), until)
                 md5 = await _md5(body)
             if md5 != digests[number - 1]:
                 raise Corrupt(f"part {number} was read with MD5 {digests[number - 1]}, and again with {md5}")

@@ -11,7 +11,7 @@ from common.errors import Corrupt, StoreAway
 from common.store.pace import Meter
 from common.store.port import Reading
 
-READ_WITHIN = 300.0
+READ_WITHIN = 240.0
 """Seconds for a body to arrive: RabbitMQ takes a delivery back that is held for long."""
 
 _MD5 = re.compile(r"[0-9a-f]{32}")

@@ -13,6 +13,7 @@ from common.queue.port import Delivery, Lane, Retry
 from common.store.memory import MemoryStore
 from common.task import Task
 from common.telemetry import Action
+from worker import attempt
 from worker.attempt import BUSY_WAIT, Attempt, Attempted, Observer, log_attempt
 from worker.job import Job, Route
 from worker.verdict import Continue, Outcome
@@ -122,3 +123,15 @@ async def test_a_thousand_tasks_that_wait_for_a_paused_route_write_nothing(
     for number in range(1000):
         await bench.come(f"k{number}")
     assert caplog.records == []
+
+
+async def test_what_hangs_is_cut_off_before_the_broker_takes_the_delivery_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempt, "HOLD_WITHIN", 0.01)
+    bench = Bench()
+    verdict = await bench.come()  # the gate never opens
+    assert verdict.counts
+    bench.gate.set()
+    await bench.attempt(await bench.take())  # the key is free again
+    assert [type(attempted.result) for attempted in bench.seen] == [StoreAway, Outcome]
