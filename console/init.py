@@ -80,4 +80,6 @@ def init(output: str, force: bool) -> None:
         path.write_text(TEMPLATE.format(token=secrets.token_hex(16)))
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}. Name another with --output") from error
-    click.echo(f"Wrote {path}. Fill in the stores and the route, then:  hookmirror up --config {path}")
+    click.echo(
+        f"Wrote {path}. Fill in the stores and the route, then:  hookmirror up --config {path}", err=True
+    )
