@@ -12,6 +12,7 @@ COMMANDS = {
     "up": "console.run:up",
     "receiver": "console.run:receiver_",
     "worker": "console.run:worker_",
+    "hooks": "console.hooks.group:hooks",
     "status": "console.status:status",
     "health": "console.health:health",
     "dead": "console.dead.group:dead",
@@ -46,6 +47,7 @@ def hookmirror() -> None:
     First steps:
       hookmirror demo                     see it work, with nothing configured
       hookmirror init                     write hookmirror.toml, then fill it in
+      hookmirror hooks add                register at the source, once the receiver answers
       hookmirror up                       receiver and worker in one process
 
     \b

@@ -27,10 +27,11 @@ UNSIGNED = "UNSIGNED-PAYLOAD"
 
 
 class _PayloadUnsigned(S3SigV4Auth):
-    """Signs the headers; the body is covered by its Content-MD5, which is one of them."""
+    """Signs the headers; the body is covered by its Content-MD5, which is one of them, or by the digest that
+    the caller has put among them."""
 
     def payload(self, request: AWSRequest) -> str:
-        return UNSIGNED
+        return str(request.context.get("digest", UNSIGNED))
 
 
 class _Verifying(AIOHTTPSession):
@@ -153,6 +154,8 @@ class Account:
             raise RouteDown(f"stores.{self._name}: the credentials cannot be renewed: {error}") from error
         # With the host given, botocore need not find it in the URL at every request.
         request = AWSRequest(method, url, headers={**headers, "host": urlsplit(url).netloc})
+        if digest := headers.get("x-amz-content-sha256"):
+            request.context["digest"] = digest  # botocore takes the header away and asks for the payload's
         _PayloadUnsigned(frozen, "s3", self._settings.region).add_auth(request)
         return dict(request.headers.items())
 

@@ -22,6 +22,7 @@ from common.store.aws import Account
 from common.store.failures import error_code
 from common.store.headers import counts_tags, object_headers, state_of
 from common.store.multipart import MultipartVerbs
+from common.store.notifications import Configuration
 from common.store.pace import Pace
 from common.store.port import Entry, OpenUpload, State
 from common.store.wire import S3Reading, open_session, rest_of
@@ -180,3 +181,27 @@ class S3Bucket(MultipartVerbs):
     def uploads(self, prefix: str = "") -> AsyncIterator[OpenUpload]:
         """See the port."""
         return self._account.uploads(self.name, prefix)
+
+    async def notifications(self) -> Configuration:
+        """Return who is told of what happens in the bucket."""
+        async with self._request("GET", "", query="notification=") as response:
+            body = await rest_of(response)
+            if response.status != 200:
+                raise self._failure(response, body, "the hooks of ")
+        try:
+            return Configuration.read(body)
+        except ValueError as error:
+            raise StoreAway(f"the hooks of {self.name}: {error}") from error
+
+    async def notify(self, body: bytes) -> None:
+        """Replace the whole notification configuration. MCS asks each new URL to confirm it before it answers
+        this."""
+        sent = {
+            "content-type": "application/xml",
+            "content-md5": base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode(),
+            "x-amz-content-sha256": hashlib.sha256(body).hexdigest(),
+        }
+        async with self._request("PUT", "", query="notification=", headers=sent, body=body) as response:
+            answer = await rest_of(response)
+            if response.status not in {200, 204} or error_code(answer):
+                raise self._failure(response, answer, "the hooks of ")

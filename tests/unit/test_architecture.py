@@ -56,6 +56,8 @@ PURE = [
     "common/errors.py",
     "common/store/failures.py",
     "common/store/headers.py",
+    "common/store/notifications.py",
+    "console/hooks/wanted.py",
     "common/queue/topology.py",
 ]
 

@@ -1,0 +1,1 @@
+"""`hookmirror hooks ...`: the webhooks of the source buckets."""

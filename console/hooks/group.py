@@ -1,0 +1,236 @@
+"""`hookmirror hooks ...`: the webhooks of the source buckets, as they are and as the routes need them."""
+
+import asyncio
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from common import settings as configuration
+from common import telemetry
+from common.errors import ConfigError
+from common.settings import Settings
+from common.store.notifications import Hook
+from common.telemetry import one_line
+from console.hooks import answer, buckets
+from console.hooks.buckets import Act, Outcome
+from console.options import config_option, json_option, print_json, print_table
+
+sources_argument = click.argument("sources", nargs=-1, metavar="[STORE:BUCKET]...")
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what would be changed.")
+
+
+@click.group()
+def hooks() -> None:
+    """Register the public URL at the source buckets; see and take back what is registered.
+
+    For MCS (VK Cloud), and stores that know its SimpleTopicConfiguration. Ours are the entries with the Id
+    of one of our routes, and those that call receiver.public_url; all others keep every byte. Two
+    installations on one bucket give their routes different names. Without STORE:BUCKET every bucket that
+    a route starts from is meant.
+    """
+
+
+@hooks.command(name="list")
+@config_option
+@json_option
+@sources_argument
+def list_(config: str | None, as_json: bool, sources: tuple[str, ...]) -> None:
+    """List every hook of the buckets: ours, and those of others of every kind."""
+    settings, meant = _read(config, sources)
+    outcomes = _each(settings, meant, buckets.look(settings))
+    if as_json:
+        print_json([_listed(outcome) for outcome in outcomes])
+    elif any(_all(outcome) for outcome in outcomes):
+        print_table(_table(outcomes))
+    elif not any(outcome.error for outcome in outcomes):
+        click.echo("No hooks.  Next:  hookmirror hooks add")
+    _end(outcomes)
+
+
+@hooks.command()
+@config_option
+@json_option
+@dry_run_option
+@sources_argument
+def add(config: str | None, as_json: bool, dry_run: bool, sources: tuple[str, ...]) -> None:
+    """Register what the routes need and is not there; the receiver must be reachable already.
+
+    MCS asks the public URL to confirm before it accepts. What is ours and not needed any more goes.
+    Nobody else should change the bucket's hooks in the same second: the store replaces the whole list.
+    """
+    settings, meant = _read(config, sources)
+    _warn(answer.warnings(_public_url(settings)))
+    _changed(_each(settings, meant, buckets.add(settings, dry_run=dry_run)), as_json, dry_run)
+
+
+@hooks.command()
+@config_option
+@json_option
+@dry_run_option
+@sources_argument
+def remove(config: str | None, as_json: bool, dry_run: bool, sources: tuple[str, ...]) -> None:
+    """Take back what is ours; the buckets' changes are no longer told."""
+    settings, meant = _read(config, sources)
+    _changed(_each(settings, meant, buckets.remove(settings, dry_run=dry_run)), as_json, dry_run)
+
+
+@hooks.command()
+@config_option
+@json_option
+@sources_argument
+def check(config: str | None, as_json: bool, sources: tuple[str, ...]) -> None:
+    """Compare the hooks with what the routes need, and ask the public URL as MCS does.
+
+    Exit 0 when all is as needed, 1 when anything differs. The URL is asked from this machine: run it where
+    the network is not the receiver's own, and it says what the world sees.
+    """
+    settings, meant = _read(config, sources)
+    url = _public_url(settings)
+    warned = answer.warnings(url)
+    outcomes = _each(settings, meant, buckets.look(settings))
+    answers = {source: answer.problem(url, source.partition(":")[2]) for source in meant}
+    fine = all(outcome.found.as_needed and not outcome.error for outcome in outcomes)
+    fine = fine and not any(answers.values())
+    if as_json:
+        buckets_ = [_checked(outcome, answers[outcome.source]) for outcome in outcomes]
+        print_json({"ok": fine, "public_url": url, "warnings": warned, "buckets": buckets_})
+    else:
+        _warn(warned)
+        for outcome in outcomes:
+            _say(outcome, missing="missing", surplus="not needed")
+            wrong = answers[outcome.source]
+            state = one_line(wrong) if wrong else "the public URL answers the handshake"
+            click.echo(f"{outcome.source}: {state} (asked from this machine)")
+        if any(not outcome.found.as_needed for outcome in outcomes):
+            click.echo("\nNext:  hookmirror hooks add --dry-run")
+    _complain(outcomes)
+    sys.exit(0 if fine else 1)
+
+
+def _read(config: str | None, sources: tuple[str, ...]) -> tuple[Settings, list[str]]:
+    settings = configuration.load(config)
+    telemetry.configure(fmt=configuration.log_format(), secrets=settings.secrets())
+    if not (settings.routes or sources):
+        raise ConfigError("routes: there is none. Add:  [[routes]]  with source and target")
+    for source in sources:
+        store, _, bucket = source.partition(":")
+        if store not in settings.stores or not bucket:
+            raise click.UsageError(f'"{source}" is not STORE:BUCKET with a store of the configuration')
+    return settings, list(dict.fromkeys(sources or (route.source for route in settings.routes)))
+
+
+def _public_url(settings: Settings) -> str:
+    if settings.receiver.public_url is None:
+        raise ConfigError(
+            "receiver.public_url is not set, and it is what is registered. "
+            'Add:  public_url = "https://hooks.example.org/webhook/..."'
+        )
+    return settings.receiver.public_url
+
+
+def _each(settings: Settings, sources: list[str], act: Act) -> list[Outcome]:
+    return asyncio.run(buckets.each(settings, sources, act))
+
+
+def _changed(outcomes: list[Outcome], as_json: bool, dry_run: bool) -> None:
+    if as_json:
+        print_json([_written(outcome, dry_run) for outcome in outcomes])
+    else:
+        would = "would be " if dry_run else ""
+        for outcome in outcomes:
+            _say(outcome, missing=f"{would}added", surplus=f"{would}removed")
+    _end(outcomes)
+
+
+def _say(outcome: Outcome, *, missing: str, surplus: str) -> None:
+    """Print what of ours differs and what is fine; an error comes later."""
+    if outcome.error:
+        return
+    found = outcome.found
+    for word, listed in ((missing, found.missing), (surplus, found.surplus)):
+        for hook in listed:
+            click.echo(f"{outcome.source}: {word}: {_line(hook)}")
+    if found.as_needed:
+        ours = f"{len(found.serving)} of ours" if found.serving else "none of ours"
+        click.echo(f"{outcome.source}: nothing to change: {ours}, {len(found.others)} of others")
+
+
+def _line(hook: Hook) -> str:
+    return one_line(f"{hook.id}  {', '.join(hook.events)}  {hook.prefix}*{hook.suffix}  -> {hook.target}")
+
+
+def _warn(warned: list[str]) -> None:
+    for sentence in warned:
+        click.echo(f"warning: {sentence}", err=True)
+
+
+def _complain(outcomes: list[Outcome]) -> bool:
+    for outcome in outcomes:
+        if outcome.error:
+            click.echo(f"hookmirror: {outcome.source}: {one_line(outcome.error)}", err=True)
+    return any(outcome.error for outcome in outcomes)
+
+
+def _end(outcomes: list[Outcome]) -> None:
+    if _complain(outcomes):
+        sys.exit(1)
+
+
+def _all(outcome: Outcome) -> list[tuple[bool, Hook]]:
+    """Every hook of a bucket, and whether it is ours."""
+    found = outcome.found
+    ours = [(True, hook) for hook in (*found.serving, *found.surplus)]
+    return ours + [(False, hook) for hook in found.others]
+
+
+def _listed(outcome: Outcome) -> dict[str, Any]:
+    listed = [{"ours": ours, **asdict(hook)} for ours, hook in _all(outcome)]
+    return {"source": outcome.source, "hooks": listed, "error": outcome.error}
+
+
+def _written(outcome: Outcome, dry_run: bool) -> dict[str, Any]:
+    found = outcome.found
+    return {
+        "source": outcome.source,
+        "dry_run": dry_run,
+        "added": [asdict(hook) for hook in found.missing],
+        "removed": [asdict(hook) for hook in found.surplus],
+        "others": len(found.others),
+        "error": outcome.error,
+    }
+
+
+def _checked(outcome: Outcome, wrong: str) -> dict[str, Any]:
+    found = outcome.found
+    return {
+        "source": outcome.source,
+        "as_needed": found.as_needed and not outcome.error,
+        "missing": [asdict(hook) for hook in found.missing],
+        "surplus": [asdict(hook) for hook in found.surplus],
+        "others": len(found.others),
+        "handshake": wrong or "ok",
+        "error": outcome.error,
+    }
+
+
+def _table(outcomes: list[Outcome]) -> Table:
+    table = Table("bucket", "whose", "id", "kind", "events", "keys", "told", box=None, header_style="bold")
+    for outcome in outcomes:
+        for ours, hook in _all(outcome):
+            cells = (
+                outcome.source,
+                "ours" if ours else "another's",
+                hook.id,
+                hook.kind.removesuffix("Configuration"),
+                ", ".join(hook.events),
+                f"{hook.prefix}*{hook.suffix}",
+                hook.target,
+            )
+            # Text, since a plain string would be read as markup.
+            table.add_row(*(Text(one_line(cell)) for cell in cells))
+    return table

@@ -1,0 +1,92 @@
+"""Which hooks the routes need, and what a bucket has of them: pure."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from common.settings import RouteSettings, Settings, StoreSettings
+from common.store.notifications import SIMPLE, Hook
+
+CHANGES = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
+"""Asked for by every route. By one with deletes = "keep" too: whoever changes that to "mirror" need not
+remember the bucket, and until then a removal finds nothing to do."""
+
+TAGGED = "s3:ObjectTagging:*"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a bucket has against what the routes need. `serving` and `surplus` are ours, `others` are not."""
+
+    serving: tuple[Hook, ...]
+    missing: tuple[Hook, ...]
+    surplus: tuple[Hook, ...]
+    others: tuple[Hook, ...]
+
+    @property
+    def as_needed(self) -> bool:
+        """Whether there is nothing to change."""
+        return not (self.missing or self.surplus)
+
+
+def hook_id(route: RouteSettings) -> str:
+    """Return the Id of a route's hook: the same for ever, whatever the URL."""
+    return f"hookmirror-{hashlib.sha256(route.id.encode()).hexdigest()[:12]}"
+
+
+def needed(settings: Settings, source: str, url: str) -> list[Hook]:
+    """Return a hook for each route from `source`, but for those that another route's hook serves as well:
+    an event would be sent twice."""
+    store = settings.stores[source.partition(":")[0]]
+    events = _events(store)
+    all_ = [
+        Hook(SIMPLE, hook_id(route), url, events, route.prefix, route.suffix)
+        for route in settings.routes
+        if route.source == source
+    ]
+    # The wider ones first: each of the rest is served by one before it, or by none.
+    all_.sort(key=lambda hook: len(hook.prefix) + len(hook.suffix))
+    kept: list[Hook] = []
+    for hook in all_:
+        if not any(covers(other, hook) for other in kept):
+            kept.append(hook)
+    return kept
+
+
+def covers(have: Hook, need: Hook) -> bool:
+    """Whether `have` sends to the URL of `need` all that `need` would."""
+    return (
+        have.kind == need.kind
+        and have.target == need.target
+        and need.prefix.startswith(have.prefix)
+        and need.suffix.endswith(have.suffix)
+        and all(any(_includes(event, wanted) for event in have.events) for wanted in need.events)
+    )
+
+
+def compare(hooks: Iterable[Hook], needs: list[Hook], *, settings: Settings, url: str | None) -> Comparison:
+    """Return how `hooks` differ from `needs`. Ours are those with the Id of a route, and those to `url`."""
+    ids = {hook_id(route) for route in settings.routes}
+    ours: list[Hook] = []
+    others: list[Hook] = []
+    for hook in hooks:
+        ours_ = hook.kind == SIMPLE and (hook.id in ids or (url is not None and hook.target == url))
+        (ours if ours_ else others).append(hook)
+    ours.sort(key=lambda hook: hook.id not in ids)  # of two that serve the same, the one by hand goes
+    serving, missing = list[Hook](), list[Hook]()
+    for need in needs:
+        found = next((hook for hook in ours if covers(hook, need)), None)
+        if found is None:
+            missing.append(need)
+        elif found not in serving:
+            serving.append(found)
+    surplus = tuple(hook for hook in ours if hook not in serving)
+    return Comparison(tuple(serving), tuple(missing), surplus, tuple(others))
+
+
+def _events(store: StoreSettings) -> tuple[str, ...]:
+    return CHANGES if store.tags == "never" else (*CHANGES, TAGGED)
+
+
+def _includes(event: str, wanted: str) -> bool:
+    return event == wanted or (event.endswith("*") and wanted.startswith(event[:-1]))
