@@ -40,7 +40,7 @@ def hooks() -> None:
 @json_option
 @sources_argument
 def list_(config: str | None, as_json: bool, sources: tuple[str, ...]) -> None:
-    """List every hook of the buckets: ours, and those of others of every kind."""
+    """List the buckets' hooks, ours and those of others."""
     settings, meant = _read(config, sources)
     outcomes = _each(settings, meant, buckets.look(settings))
     if as_json:
@@ -58,9 +58,9 @@ def list_(config: str | None, as_json: bool, sources: tuple[str, ...]) -> None:
 @dry_run_option
 @sources_argument
 def add(config: str | None, as_json: bool, dry_run: bool, sources: tuple[str, ...]) -> None:
-    """Register what the routes need and is not there; the receiver must be reachable already.
+    """Register what the routes need and is not there.
 
-    MCS asks the public URL to confirm before it accepts. What is ours and not needed any more goes.
+    The receiver must answer already: MCS asks the public URL to confirm before it accepts. What is ours and not needed any more goes.
     Nobody else should change the bucket's hooks in the same second: the store replaces the whole list.
     """
     settings, meant = _read(config, sources)
@@ -84,10 +84,10 @@ def remove(config: str | None, as_json: bool, dry_run: bool, sources: tuple[str,
 @json_option
 @sources_argument
 def check(config: str | None, as_json: bool, sources: tuple[str, ...]) -> None:
-    """Compare the hooks with what the routes need, and ask the public URL as MCS does.
+    """Compare hooks with routes, and ask the public URL.
 
-    Exit 0 when all is as needed, 1 when anything differs. The URL is asked from this machine: run it where
-    the network is not the receiver's own, and it says what the world sees.
+    Exit 0 when all is as needed, 1 when anything differs. The URL is asked as MCS asks it, but from this
+    machine: run it where the network is not the receiver's own, and it says what the world sees.
     """
     settings, meant = _read(config, sources)
     url = _public_url(settings)
@@ -104,7 +104,11 @@ def check(config: str | None, as_json: bool, sources: tuple[str, ...]) -> None:
         for outcome in outcomes:
             _say(outcome, missing="missing", surplus="not needed")
             wrong = answers[outcome.source]
-            state = one_line(wrong) if wrong else "the public URL answers the handshake"
+            state = (
+                f"the public URL does not confirm: {one_line(wrong)}"
+                if wrong
+                else "the public URL answers the handshake"
+            )
             click.echo(f"{outcome.source}: {state} (asked from this machine)")
         if any(not outcome.found.as_needed for outcome in outcomes):
             click.echo("\nNext:  hookmirror hooks add --dry-run")
