@@ -61,7 +61,8 @@ def add(config: str | None, as_json: bool, dry_run: bool, sources: tuple[str, ..
     """Register what the routes need and is not there.
 
     The receiver must answer already: MCS asks the public URL to confirm before it accepts. What is ours and
-    not needed any more goes. Nobody else should change the bucket's hooks in the same second: the store replaces the whole list.
+    not needed any more goes. Nobody else should change the bucket's hooks in the same
+    second: the store replaces the whole list.
     """
     settings, meant = _read(config, sources)
     _warn(answer.warnings(_public_url(settings)))
