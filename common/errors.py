@@ -2,8 +2,12 @@
 
     HookmirrorError
     ├── ConfigError           the operator must change something; the program does not start
-    ├── BadRequest            the receiver answers 4xx with the message as its one sentence
+    ├── BadRequest            the receiver answers 4xx with the class's `answer`
     │   ├── NotAHook          400
+    │   ├── NoSuchPath        404
+    │   ├── NotAllowed        403
+    │   ├── TooMany           429
+    │   ├── Slow              408
     │   ├── NotOurs           403
     │   └── TooLarge          413
     ├── TryAgain              the worker retries; `counts` says whether it was an attempt
@@ -36,25 +40,59 @@ class ConfigError(HookmirrorError):
 
 
 class BadRequest(HookmirrorError):
-    """The caller sent something that is not for us. `status` is the HTTP status to answer."""
+    """The caller sent something that is not for us. `status` is the HTTP status to answer, `answer` all that
+    a stranger is told; the message is for the log."""
 
     status = 400
+    answer = "bad request"
 
 
 class NotAHook(BadRequest):
     """The body is not a hook of any sender we know."""
+
+    answer = "not a hook"
+
+
+class NoSuchPath(BadRequest):
+    """A path or a method that is not served."""
+
+    status = 404
+    answer = "not found"
+
+
+class NotAllowed(BadRequest):
+    """The caller's address is not among those that may call."""
+
+    status = 403
+    answer = "not allowed"
+
+
+class TooMany(BadRequest):
+    """The caller's address has sent too many requests of late."""
+
+    status = 429
+    answer = "too many requests"
+
+
+class Slow(BadRequest):
+    """The body has not arrived in time."""
+
+    status = 408
+    answer = "too slow"
 
 
 class NotOurs(BadRequest):
     """A hook or a subscription for a bucket that no route names."""
 
     status = 403
+    answer = "not for a bucket of ours"
 
 
 class TooLarge(BadRequest):
     """The body is larger than a hook can be."""
 
     status = 413
+    answer = "too large"
 
 
 class TryAgain(HookmirrorError):

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -41,12 +50,21 @@ class QueueSettings(_Table):
 
 
 class ReceiverSettings(_Table):
-    """`[receiver]`: where hooks come in. `public_url` is signed exactly as written here."""
+    """`[receiver]`: where hooks come in. `public_url` is signed exactly as written here.
+
+    Who is in none of `allowed_networks` may not call, unless there are none; of `trusted_proxies` the
+    X-Forwarded-For is believed; `burst` is how many requests of one address may come at once.
+    """
 
     host: str = "0.0.0.0"  # noqa: S104 - hooks come from outside
     port: int = Field(default=8080, ge=0, le=65535)
     public_url: str | None = None
     spool: Path | None = Field(default=None, description="a file that takes hooks while the broker is away")
+    allowed_networks: tuple[IPvAnyNetwork, ...] = ()
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    requests_per_second: float = Field(default=1000.0, gt=0, description="by address")
+    burst: int = Field(default=5000, ge=1)
+    max_connections: int = Field(default=800, ge=1)
 
     @model_validator(mode="after")
     def _absolute(self) -> "ReceiverSettings":
@@ -206,7 +224,9 @@ class Settings(BaseSettings):
         if password := urlsplit(self.queue.url).password:
             yield from {password, unquote(password)}
         # A path as short as /webhook guards nothing, and hiding it would garble other lines.
-        yield from (part for part in self.receiver.path.split("/") if len(part) >= 12)
+        for part in self.receiver.path.split("/"):
+            if len(part) >= 12:
+                yield from {part, unquote(part)}
 
 
 def load(path: str | Path | None = None) -> Settings:

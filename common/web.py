@@ -4,11 +4,13 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
 from common.errors import ConfigError
+from common.guard import Guard, Limits, Refused
 
 App = Callable[..., Awaitable[Any]]
 """An ASGI application."""
@@ -22,16 +24,34 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(app: App, listener: socket.socket, stop: asyncio.Event, *, grace: int) -> None:
-    """Serve `app` on `listener` until `stop` is set, then answer what has come in, for `grace` seconds."""
+def _unheeded(_: str) -> None:
+    pass
+
+
+async def serve(
+    app: App,
+    listener: socket.socket,
+    stop: asyncio.Event,
+    *,
+    grace: int,
+    limits: Limits = Limits(),  # noqa: B008 - a frozen value
+    refused: Refused = _unheeded,
+) -> None:
+    """Serve `app` on `listener` until `stop` is set, then answer what has come in, for `grace` seconds.
+
+    What is beyond `limits` never comes to `app`; `refused` is told of it.
+    """
+    guard = partial(Guard, limits=limits, refused=refused)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=cast(type[asyncio.Protocol], guard),  # which is called with what the class would be
+        ws="none",
         loop="none",  # we run inside the loop that there is
         lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # else X-Forwarded-For would be believed of whoever calls from this machine
         timeout_graceful_shutdown=grace,
     )
     server = _Server(config)

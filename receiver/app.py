@@ -2,19 +2,20 @@
 
 import asyncio
 import logging
+import time
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import unquote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.requests import ClientDisconnect
 
-from common.errors import BadRequest, HookmirrorError, QueueAway
+from common.errors import BadRequest, HookmirrorError, QueueAway, Slow, TooMany
 from common.queue.port import Queue
 from common.settings import Settings
 from common.telemetry import Action, log
+from receiver.admission import Admission, Call
 from receiver.hook import HookEndpoint
 from receiver.metrics import HookMetrics
 from receiver.routing import Routing
@@ -26,6 +27,8 @@ READY_WITHIN = 1.0
 RETRY_AFTER = 5
 """Seconds after which a sender is asked to come again when the queue is away."""
 
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
 
 def make_app(
     settings: Settings, queue: Queue, metrics: HookMetrics, spool: SpoolingPublisher | None = None
@@ -36,11 +39,13 @@ def make_app(
     """
     routing = Routing(settings.routes, settings.stores)
     hook = HookEndpoint(spool or queue, routing, settings.receiver.public_url, metrics)
+    admission = Admission(settings.receiver, time.monotonic)
     app = FastAPI(title="hookmirror receiver", docs_url=None, redoc_url=None, openapi_url=None)
 
     async def receive(request: Request) -> Response:
-        """Take a subscription confirmation or records."""
+        """Take a subscription confirmation or records, of whoever may call."""
         try:
+            admission.admit(_call(request))
             answer = await hook(request.stream())
         except (HookmirrorError, ClientDisconnect) as error:
             metrics.refused(error)
@@ -51,10 +56,6 @@ def make_app(
         metrics.answered(answer)
         _log_hook(answer)
         return JSONResponse(answer)
-
-    # A plain route, matched decoded: FastAPI would look for parameters and dependencies on every hook, and
-    # there are none.
-    app.add_route(unquote(settings.receiver.path), receive, methods=["POST"])
 
     @app.get("/ping", response_class=PlainTextResponse)
     async def ping() -> str:
@@ -73,7 +74,19 @@ def make_app(
         except QueueAway as error:
             return JSONResponse({"status": "waiting", "why": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
 
+    # Every other path comes here, for a route would compare the secret one in a time that tells how much
+    # of it was right. A plain route: FastAPI would look for parameters and dependencies on every hook.
+    app.add_route("/{path:path}", receive, methods=METHODS)
     return app
+
+
+def _call(request: Request) -> Call:
+    return Call(
+        peer=request.client.host if request.client else "",
+        forwarded=request.headers.getlist("x-forwarded-for"),
+        method=request.method,
+        path=request.scope["path"],
+    )
 
 
 async def _readiness(queue: Queue, spool: SpoolingPublisher | None) -> dict[str, str]:
@@ -96,11 +109,19 @@ def _log_hook(answer: dict[str, Any]) -> None:
         log(Action.HOOK, "hook queued", level=level, **answer)
 
 
+def _headers(error: BadRequest) -> dict[str, str]:
+    if isinstance(error, TooMany):
+        return {"Retry-After": "1"}
+    return {"Connection": "close"} if isinstance(error, Slow) else {}
+
+
 def _refusal(error: Exception) -> Response:
     """The one table from error to status: a sentence, and never a 5xx but for the queue."""
     if isinstance(error, BadRequest):
-        log(Action.HOOK_REFUSED, str(error), level=logging.WARNING, status=error.status)
-        return JSONResponse({"error": str(error)}, error.status)
+        # Who sends too many shall not fill the log as well; they are counted.
+        level = logging.DEBUG if isinstance(error, TooMany) else logging.WARNING
+        log(Action.HOOK_REFUSED, str(error), level=level, status=error.status)
+        return JSONResponse({"error": error.answer}, error.status, _headers(error))
     if isinstance(error, ClientDisconnect):
         log(Action.HOOK_REFUSED, "the sender went away before the end of its body", level=logging.WARNING)
         return JSONResponse({"error": "incomplete"}, HTTPStatus.BAD_REQUEST)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from common.errors import NotAHook, NotOurs, QueueAway, TooLarge, Unreadable
+from common.errors import NotAHook, NotOurs, QueueAway, Slow, TooLarge, Unreadable
 from common.queue.port import Lane, Publisher
 from common.task import Task
 from common.telemetry import Action, log
@@ -20,6 +20,9 @@ MAX_BODY = 256 * 1024
 """Bytes; a record has at most a few kilobytes."""
 
 MAX_RECORDS = 1000
+
+BODY_WITHIN = 5.0
+"""Seconds for a body to arrive."""
 
 ANSWER_WITHIN = 2.0
 """Seconds for all of a hook's records to be confirmed; then the sender is asked to come again."""
@@ -113,12 +116,17 @@ class HookEndpoint:
 
 
 async def read_bounded(chunks: AsyncIterator[bytes]) -> bytes:
-    """Return the whole body. Raises `TooLarge` as soon as it is more than MAX_BODY."""
+    """Return the whole body. Raises `TooLarge` as soon as it is more than MAX_BODY, `Slow` when it takes
+    longer than BODY_WITHIN."""
     body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise TooLarge(f"a hook is at most {MAX_BODY} bytes")
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise TooLarge(f"a hook is at most {MAX_BODY} bytes")
+    except TimeoutError as error:
+        raise Slow(f"the body has not arrived within {BODY_WITHIN:.0f} s") from error
     return bytes(body)
 
 

@@ -3,7 +3,18 @@
 import time
 from typing import Any
 
-from common.errors import BadRequest, HookmirrorError, NotAHook, NotOurs, QueueAway, TooLarge
+from common.errors import (
+    BadRequest,
+    HookmirrorError,
+    NoSuchPath,
+    NotAHook,
+    NotAllowed,
+    NotOurs,
+    QueueAway,
+    Slow,
+    TooLarge,
+    TooMany,
+)
 from common.metrics import Metrics, ReceiverFamilies, SpoolFamilies, harmless
 from common.queue.port import Queue
 from receiver.spool import SpoolingPublisher, waiting
@@ -12,8 +23,14 @@ REFUSALS: dict[type[BadRequest], str] = {
     NotAHook: "not_a_hook",
     NotOurs: "not_ours",
     TooLarge: "too_large",
+    NoSuchPath: "not_found",
+    NotAllowed: "not_allowed",
+    TooMany: "too_many",
+    Slow: "slow",
 }
-OUTCOMES = ("accepted", "confirmed", *REFUSALS.values(), "incomplete", "deferred", "failed")
+BEFORE = ("not_http", "crowded")
+"""Refused before there was a request. What is slow or too large may be so before and after."""
+OUTCOMES = ("accepted", "confirmed", *REFUSALS.values(), *BEFORE, "incomplete", "deferred", "failed")
 FATES = ("queued", "ignored", "buried")
 
 
@@ -47,6 +64,11 @@ class HookMetrics:
     def refused(self, error: Exception) -> None:
         """A hook was not taken."""
         self._hooks[refusal(error)].inc()
+
+    @harmless
+    def turned_away(self, reason: str) -> None:
+        """A connection was refused before it became a request; `reason` is one of `common.guard`."""
+        self._hooks[reason].inc()
 
     @harmless
     def failed(self) -> None:

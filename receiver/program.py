@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from common.admin import repeat
 from common.errors import ConfigError
+from common.guard import Limits
 from common.metrics import Metrics
 from common.queue.port import Queue
 from common.queue.sqlite import SqliteQueue
@@ -28,7 +29,9 @@ async def run(settings: Settings, queue: Queue, stop: asyncio.Event, metrics: Me
     receiver = settings.receiver
     # The server ends first, for its last hooks may go to the spool.
     async with _spooling(settings, queue, metrics) as spool:
-        app = make_app(settings, queue, HookMetrics(metrics), spool)
+        counts = HookMetrics(metrics)
+        app = make_app(settings, queue, counts, spool)
+        limits = Limits(connections=receiver.max_connections)
         with listen("receiver", receiver.host, receiver.port) as listener:
             log(
                 Action.STARTED,
@@ -38,7 +41,7 @@ async def run(settings: Settings, queue: Queue, stop: asyncio.Event, metrics: Me
                 path=receiver.path,
                 **metrics.started(),
             )
-            await serve(app, listener, stop, grace=GRACE)
+            await serve(app, listener, stop, grace=GRACE, limits=limits, refused=counts.turned_away)
     log(Action.STOPPED, "receiver stopped")
 
 

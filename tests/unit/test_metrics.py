@@ -15,13 +15,17 @@ from common.errors import (
     HookmirrorError,
     KeyBusy,
     LostDelivery,
+    NoSuchPath,
     NotAHook,
+    NotAllowed,
     NotOurs,
     QueueAway,
     Refused,
     RouteDown,
+    Slow,
     StoreAway,
     TooLarge,
+    TooMany,
     Unreadable,
 )
 from common.metrics import Metrics, ReceiverFamilies, SpoolFamilies, WorkerFamilies
@@ -31,7 +35,7 @@ from common.settings import BrakeSettings
 from common.store.memory import MemoryStore
 from common.task import Claim, Task
 from common.telemetry import Action
-from receiver.metrics import HookMetrics, refusal
+from receiver.metrics import OUTCOMES, HookMetrics, refusal
 from worker.attempt import Attempted
 from worker.brake import Brake
 from worker.job import Job, Route
@@ -326,6 +330,10 @@ def test_the_brake_is_on_from_the_first_delete_it_holds_until_a_window_after_the
         (NotAHook("no"), "not_a_hook"),
         (NotOurs("no"), "not_ours"),
         (TooLarge("no"), "too_large"),
+        (NoSuchPath("no"), "not_found"),
+        (NotAllowed("no"), "not_allowed"),
+        (TooMany("no"), "too_many"),
+        (Slow("no"), "slow"),
         (QueueAway("away"), "deferred"),
         (HookmirrorError("else"), "deferred"),
         (ConnectionError("the sender went away"), "incomplete"),
@@ -339,7 +347,7 @@ def test_a_refused_hook_is_counted_by_its_reason(error: Exception, expected: str
     assert [key for key, value in hooks.items() if value] == [
         f'hookmirror_hooks_total{{outcome="{expected}"}}'
     ]
-    assert len(hooks) == 8, "each outcome is there from the start"
+    assert len(hooks) == len(OUTCOMES), "each outcome is there from the start"
 
 
 def test_a_metric_that_fails_fails_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
