@@ -26,6 +26,8 @@ url = "{url}"
 [receiver]
 host = "127.0.0.1"
 port = {port}
+requests_per_second = 1e6
+burst = 1000000
 [stores.a]
 endpoint = "http://127.0.0.1:9"
 access_key_id = "bench"

@@ -19,6 +19,11 @@ port = 8080                                  # MCS only calls 80 and 443: put a 
 # part is the only proof that a caller is the one you told: keep it to yourself.
 public_url = "https://hooks.example.org/webhook/{token}"
 # spool = "hookmirror-spool.db"              # takes hooks while the broker is away: docs/spool.md
+# allowed_networks = ["203.0.113.0/24"]      # who may call; without it anybody who knows the path
+# trusted_proxies = ["127.0.0.1"]            # whose X-Forwarded-For says who called
+# requests_per_second = 1000                 # of one address; more is refused, and perhaps not sent again
+# burst = 5000                               # so many at once
+# max_connections = 800                      # at once, of all
 
 [worker]
 concurrency = 32                             # objects at once, in each worker process

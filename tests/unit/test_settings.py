@@ -186,6 +186,7 @@ def test_the_environment_alone_can_say_everything(monkeypatch: pytest.MonkeyPatc
             ["stores.mcs", "secret_access_key", "both or neither"],
         ),
         ("[receiver]\nport = 65536\n", ["receiver.port"]),
+        ("[receiver]\nallowed_networks = ['10.0.0.1/8']\n", ["receiver.allowed_networks.0", "network"]),
         ("[receiver]\npublic_url = 'hooks.example.org/x'\n", ["receiver", "must be absolute"]),
         ("[worker]\nconcurrency = 0\n", ["worker.concurrency"]),
         ("[worker]\nlook_after = 3601\n", ["worker.look_after"]),
