@@ -271,6 +271,8 @@ def test_no_body_gets_a_5xx(tmp_path: Path, count: int) -> None:
             post()
         assert {200, 400, 403} <= set(answers)
         assert not receiver.program.ended()
+        assert PATH.rpartition("/")[2] not in receiver.program.words(), "the secret is in no log"
+        assert receiver.program.did("hook") > 0
         assert asyncio.run(receiver.counted("failed")) == 0
     finally:
         receiver.program.kill()
