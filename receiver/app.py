@@ -27,7 +27,7 @@ READY_WITHIN = 1.0
 RETRY_AFTER = 5
 """Seconds after which a sender is asked to come again when the queue is away."""
 
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+OTHER_METHODS = ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def make_app(
@@ -57,6 +57,10 @@ def make_app(
         _log_hook(answer)
         return JSONResponse(answer)
 
+    # Any path, for a route would compare the secret one in a time that tells how much of it was right. First,
+    # and plain: FastAPI would look for parameters and dependencies on every hook.
+    app.add_route("/{path:path}", receive, methods=["POST"])
+
     @app.get("/ping", response_class=PlainTextResponse)
     async def ping() -> str:
         return "Pong"
@@ -74,9 +78,7 @@ def make_app(
         except QueueAway as error:
             return JSONResponse({"status": "waiting", "why": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
 
-    # Every other path comes here, for a route would compare the secret one in a time that tells how much
-    # of it was right. A plain route: FastAPI would look for parameters and dependencies on every hook.
-    app.add_route("/{path:path}", receive, methods=METHODS)
+    app.add_route("/{path:path}", receive, methods=OTHER_METHODS)
     return app
 
 
