@@ -14,6 +14,7 @@
     │   ├── StoreAway         timeout, reset, 5xx, or an answer nobody knows
     │   ├── UnknownRoute          no route of this name is configured here (yet, or any more)
     │   ├── Corrupt           the bytes are not those that were promised
+    │   ├── ActionFailed      a program, or whoever takes forwarded events, has not done it
     │   ├── UploadGone        the copy in parts that was under way is no more: begin it anew
     │   ├── SourceMoved       the object changed while it was read       (does not count)
     │   ├── QueueAway         the broker cannot take a message now       (does not count)
@@ -23,6 +24,7 @@
     ├── Never                 the worker buries the task
     │   ├── Unreadable        the body is no task, the record no event
     │   ├── Refused           the store will never take or give this object
+    │   ├── ActionRefused     a program, or whoever takes forwarded events, will never do it
     │   └── BrakeOn           too many deletes at once: held for a person to release
     └── LostDelivery          the delivery belongs to another worker now: no verdict at all
 
@@ -113,6 +115,10 @@ class StoreAway(TryAgain):
     """The store did not answer, or answered with an error that says nothing about the object."""
 
 
+class ActionFailed(TryAgain):
+    """The program, or whoever takes forwarded events, has not done it this time."""
+
+
 class UploadGone(TryAgain):
     """The target no longer knows the upload in parts: finished, aborted or expired. Begin a new one."""
 
@@ -168,6 +174,10 @@ class Unreadable(Never):
 
 class Refused(Never):
     """The store will never take or give this object as it is."""
+
+
+class ActionRefused(Never):
+    """The program, or whoever takes forwarded events, will never do it."""
 
 
 class BrakeOn(Never):

@@ -5,12 +5,14 @@ lists as JSON), files named alike among systemd's credentials or under `/run/sec
 Only this module reads the environment.
 """
 
+import base64
+import binascii
 import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import (
     BaseModel,
@@ -136,12 +138,33 @@ class BrakeSettings(_Table):
 Address = Annotated[str, Field(pattern=r"^[^:]+:[^:/]+$", examples=["mcs:myfiles-ash"])]
 
 
+OnFailure = Literal["retry", "bury"]
+
+MIRROR_ONLY = frozenset(
+    {"target_prefix", "deletes", "storage_class", "sse", "kms_key", "max_bytes_per_second"}
+)
+"""Keys of a route that say how a target is kept: they mean nothing to an action."""
+
+EXEC_TIMEOUT, FORWARD_TIMEOUT = 300.0, 30.0
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 - how Standard Webhooks marks one
+
+MAKE_SECRET = "Make one:  echo whsec_$(openssl rand -base64 32)"  # noqa: S105
+
+
 class RouteSettings(_Table):
-    """`[[routes]]`: what is mirrored where. `source` and `target` are "store:bucket"."""
+    """`[[routes]]`: what is done where. `source` is "store:bucket"; of `target` (another, kept equal to it),
+    `exec` (a program) and `forward` (an URL) each route has one. `timeout` is in seconds."""
 
     name: str = ""
     source: Address
-    target: Address
+    target: Address | None = None
+    exec: str | None = Field(default=None, min_length=1)
+    forward: str | None = None
+    timeout: float | None = Field(default=None, gt=0, le=540)
+    on_failure: OnFailure = "retry"
+    secret: SecretStr | None = None
+    ca_bundle: FilePath | None = None
     prefix: str = ""
     suffix: str = ""
     target_prefix: str = ""
@@ -151,12 +174,66 @@ class RouteSettings(_Table):
     sse: Literal["AES256", "aws:kms"] | None = None
     kms_key: str | None = None
     max_bytes_per_second: int | None = Field(default=None, gt=0)
-    action: Literal["mirror"] = "mirror"
+
+    @model_validator(mode="after")
+    def _one_action(self) -> "RouteSettings":
+        actions = [name for name in ("target", "exec", "forward") if getattr(self, name) is not None]
+        if len(actions) != 1:
+            named = " and ".join(actions) or "none of them"
+            raise ValueError(
+                f"a route has one of target, exec and forward, and this one {named}. "
+                'For a mirror:  target = "store:bucket"'
+            )
+        allowed = {
+            "target": MIRROR_ONLY,
+            "exec": {"timeout", "on_failure"},
+            "forward": {"timeout", "secret", "ca_bundle"},
+        }
+        for key in sorted(self.model_fields_set & set().union(*allowed.values()) - allowed[actions[0]]):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key} means nothing beside {actions[0]}: leave it out")
+        if self.forward is not None:
+            self._check_forward(self.forward)
+        return self
+
+    def _check_forward(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError('forward must be absolute, like "https://example.org/hooks"')
+        if parts.username is not None or parts.fragment:
+            raise ValueError("forward takes neither a user nor a fragment in its URL: the secret proves us")
+        if not self.signing_keys:
+            raise ValueError(f"forward needs a secret to sign with. {MAKE_SECRET}")
+
+    @property
+    def signing_keys(self) -> tuple[bytes, ...]:
+        """The keys that sign what is forwarded: `secret` holds one, or several while they are exchanged."""
+        written = self.secret.get_secret_value().split() if self.secret else []
+        return tuple(map(_signing_key, written))
 
     @property
     def id(self) -> str:
-        """The name tasks carry: `name`, or else source, filter and target in one string."""
-        return self.name or f"{self.source}/{self.prefix}*{self.suffix} -> {self.target}/{self.target_prefix}"
+        """The name tasks carry: `name`, or else source, filter and what is done, in one string.
+
+        Of a URL only the host: its path may be a secret.
+        """
+        where = f"{self.target}/{self.target_prefix}"
+        if self.exec is not None:
+            where = f"exec {self.exec}"
+        elif self.forward is not None:
+            where = f"forward {urlsplit(self.forward).netloc}"
+        return self.name or f"{self.source}/{self.prefix}*{self.suffix} -> {where}"
+
+
+def _signing_key(written: str) -> bytes:
+    """Return the bytes of a secret as Standard Webhooks writes it. The message never holds it."""
+    try:
+        key = base64.b64decode(written.removeprefix(SECRET_PREFIX), validate=True)
+    except binascii.Error:
+        key = b""
+    if not written.startswith(SECRET_PREFIX) or not 24 <= len(key) <= 64:
+        raise ValueError(f'secret must be "{SECRET_PREFIX}" and 24 to 64 bytes in base64. {MAKE_SECRET}')
+    return key
 
 
 class Settings(BaseSettings):
@@ -202,8 +279,8 @@ class Settings(BaseSettings):
     def _consistent(self) -> "Settings":
         for index, route in enumerate(self.routes):
             for side in ("source", "target"):
-                store = getattr(route, side).partition(":")[0]
-                if store not in self.stores:
+                store = (getattr(route, side) or "").partition(":")[0]
+                if store and store not in self.stores:
                     raise ValueError(
                         f'routes.{index}.{side}: store "{store}" is not defined. Add:  [stores.{store}]'
                     )
@@ -223,10 +300,29 @@ class Settings(BaseSettings):
                     yield secret.get_secret_value()
         if password := urlsplit(self.queue.url).password:
             yield from {password, unquote(password)}
-        # A path as short as /webhook guards nothing, and hiding it would garble other lines.
-        for part in self.receiver.path.split("/"):
-            if len(part) >= 12:
-                yield from {part, unquote(part)}
+        yield from _guarding(self.receiver.path)
+        for route in self.routes:
+            if route.secret is not None:
+                yield from route.secret.get_secret_value().split()
+            if route.forward is not None:
+                url = urlsplit(route.forward)
+                yield from _guarding(url.path)
+                yield from (value for _, value in parse_qsl(url.query) if len(value) >= GUARDS)
+
+
+GUARDS = 12
+
+
+def _guarding(path: str) -> Iterator[str]:
+    # A path as short as /webhook guards nothing, and hiding it would garble other lines.
+    for part in path.split("/"):
+        if len(part) >= GUARDS:
+            yield from {part, unquote(part)}
+
+
+def for_programs() -> dict[str, str]:
+    """Return the environment for programs that we run: ours without our own values, for they are secrets."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
 
 
 def load(path: str | Path | None = None) -> Settings:

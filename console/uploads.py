@@ -90,6 +90,8 @@ async def _open_uploads(settings: Settings, before: float, stack: AsyncExitStack
     stores = await open_stores(settings, stack)
     seen: set[tuple[str, str]] = set()
     for configured in settings.routes:
+        if configured.target is None:
+            continue
         route = open_route(configured, stores)
         async for upload in route.target.uploads(route.target_prefix):
             name = (configured.target, upload.id)

@@ -15,7 +15,7 @@ SMALL = 8 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A configured route, with its buckets opened.
+    """A configured route, with its buckets opened: `destination` is None when it has an action instead.
 
     `placement` are the headers that say how the target keeps an object (storage class, encryption),
     `meter` the bytes a second that may be copied.
@@ -23,11 +23,23 @@ class Route:
 
     id: str
     source: Bucket
-    target: Bucket
+    destination: Bucket | None
     target_prefix: str = ""
     deletes: Deletes = "mirror"
     placement: Mapping[str, str] = field(default_factory=dict)
     meter: Meter = field(default_factory=Meter)
+
+    @property
+    def target(self) -> Bucket:
+        """The bucket that is kept equal. Nobody may ask for that of a route with an action."""
+        if self.destination is None:
+            raise TypeError(f"{self.id}: a route with an action has no target")
+        return self.destination
+
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """What must answer for the route to work at all."""
+        return (self.source,) if self.destination is None else (self.source, self.destination)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Everything stopped: a route that works for no object is paused, and probed until it works again.
 
 What failed, the object or the route? The worker asks: when an attempt ends in `RouteDown`, `StoreAway` or
-`Corrupt`, both buckets are checked.
+`Corrupt`, or an action in `ActionFailed`, both buckets are checked.
 
 - A bucket that fails its check stops every object alike. The route is *paused*: an alarm, once; its tasks
   wait (`RouteDown`: no attempt is used up, no store is touched); a probe checks both buckets every few
@@ -12,6 +12,8 @@ What failed, the object or the route? The worker asks: when an attempt ends in `
   again, of a kind that no check of a bucket shows, such as credentials that may read but not write. It is
   paused *in doubt*: the probe lets one task through after each check that passes, and only a copy or a
   delete ends the pause. Such tries do not count.
+
+A route with an action has one bucket to check, its source, and what it does is its proof.
 
 A check is a HEAD of the bucket and needs the right to list it, which a mirror needs anyway: without it a
 store does not tell a missing object from a forbidden one. With fewer than STREAK objects failing in the
@@ -27,7 +29,7 @@ from dataclasses import dataclass, field
 from itertools import chain, repeat
 from typing import Self
 
-from common.errors import Corrupt, RouteDown, StoreAway, Throttled, TryAgain
+from common.errors import ActionFailed, Corrupt, RouteDown, StoreAway, Throttled, TryAgain
 from common.store.port import Bucket
 from common.telemetry import Action, log
 from worker.attempt import Act
@@ -46,8 +48,8 @@ STREAK = 5
 CHECK_WITHIN = 15.0
 """Seconds for a bucket to answer a check: the task that waits for it keeps others from being done."""
 
-PROOF = frozenset({Action.COPIED, Action.DELETED})
-"""What shows that a route works: nothing else touches the target."""
+PROOF = frozenset({Action.COPIED, Action.DELETED, Action.EXECUTED, Action.FORWARDED})
+"""What shows that a route works: nothing else touches the target, runs a program or is taken."""
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -114,7 +116,7 @@ class Pauses:
         self._admit(line)
         try:
             outcome = await self._act(job)
-        except (RouteDown, StoreAway, Corrupt) as error:
+        except (RouteDown, StoreAway, Corrupt, ActionFailed) as error:
             blame = await self._explain(line, job, error)
             if blame is error:
                 raise
@@ -131,7 +133,8 @@ class Pauses:
         line.pause.trial = False
 
     def _succeeded(self, line: _Line, route: Route, outcome: Outcome | Continue) -> None:
-        proven = isinstance(outcome, Continue) or outcome.action in PROOF
+        partly = isinstance(outcome, Continue) and route.destination is not None  # an action only waits
+        proven = partly or (isinstance(outcome, Outcome) and outcome.action in PROOF)
         if proven:
             line.failed.clear()
         if line.pause is not None and line.pause.in_doubt:
@@ -193,7 +196,7 @@ class Pauses:
 
 async def _check(route: Route) -> TryAgain | None:
     """Return what is wrong with the buckets of `route`, None when both answer."""
-    for bucket in (route.source, route.target):
+    for bucket in route.buckets:
         wrong = await _check_one(bucket)
         if wrong is not None:
             return wrong

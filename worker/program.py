@@ -5,19 +5,23 @@ from contextlib import AsyncExitStack
 
 from common.metrics import Metrics
 from common.queue.port import Lane, Queue
-from common.settings import RouteSettings, Settings
+from common.settings import EXEC_TIMEOUT, RouteSettings, Settings
 from common.store.pace import Meter
-from common.store.port import Store
+from common.store.port import Bucket, Store
 from common.store.s3 import S3Store
 from common.telemetry import Action, log
-from worker.attempt import Attempt, log_attempt
+from worker.actions import Acting
+from worker.attempt import Act, Attempt, log_attempt
 from worker.brake import Brake
-from worker.job import Route
+from worker.execute import Program
+from worker.forward import Forward
+from worker.job import Job, Route
 from worker.metrics import Watch
 from worker.mirror import Mirror
 from worker.pause import Pauses
 from worker.pool import Pool
 from worker.transfer import Budget
+from worker.verdict import Continue, Outcome
 
 BULK_SHARE = 4
 """The bulk lane gets one delivery at a time for each so many of the live lane's."""
@@ -27,7 +31,8 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> dict[str, St
     """Open every store that a route names; `stack` closes them. Of a target no tags are read: its mark tells
     all, and the right to read them is not needed."""
     stores: dict[str, Store] = {}
-    named = {side.partition(":")[0] for route in settings.routes for side in (route.source, route.target)}
+    sides = (side for route in settings.routes for side in (route.source, route.target) if side)
+    named = {side.partition(":")[0] for side in sides}
     sources = {route.source.partition(":")[0] for route in settings.routes}
     for name in sorted(named):
         unread = {} if name in sources else {"tags": "never"}
@@ -38,18 +43,38 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> dict[str, St
 
 def open_route(route: RouteSettings, stores: dict[str, Store]) -> Route:
     """Return the route with its buckets."""
-    (source, source_bucket), (target, target_bucket) = (
-        address.split(":", 1) for address in (route.source, route.target)
-    )
+
+    def bucket(address: str) -> Bucket:
+        store, _, name = address.partition(":")
+        return stores[store].bucket(name)
+
     return Route(
         route.id,
-        stores[source].bucket(source_bucket),
-        stores[target].bucket(target_bucket),
+        bucket(route.source),
+        bucket(route.target) if route.target else None,
         route.target_prefix,
         route.deletes,
         placement(route),
         Meter(route.max_bytes_per_second),
     )
+
+
+async def open_acts(settings: Settings, mirror: Act, brake: Brake, stack: AsyncExitStack) -> Act:
+    """Return what does each job in the way of its route. Raises `ConfigError` for one that cannot work."""
+    wait = settings.worker.look_after
+    acts: dict[str, Act] = {}
+    for route in settings.routes:
+        if route.exec is not None:
+            program = Program(route.exec, timeout=route.timeout or EXEC_TIMEOUT, on_failure=route.on_failure)
+            acts[route.id] = Acting(program, look_after=wait, brake=brake)
+        elif route.forward is not None:
+            forward = await stack.enter_async_context(Forward(route))
+            acts[route.id] = Acting(forward, look_after=wait, brake=brake)
+
+    async def act(job: Job) -> Outcome | Continue:
+        return await acts.get(job.route.id, mirror)(job)
+
+    return act
 
 
 def placement(route: RouteSettings) -> dict[str, str]:
@@ -70,7 +95,8 @@ async def run(settings: Settings, queue: Queue, stop: asyncio.Event, metrics: Me
         routes = {route.id: open_route(route, stores) for route in settings.routes}
         brake = Brake({route.id: route.brake for route in settings.routes})
         mirror = Mirror(queue, look_after=worker.look_after, budget=Budget(worker.memory), brake=brake)
-        pauses = await stack.enter_async_context(Pauses(mirror))  # left before the stores that it probes
+        act = await open_acts(settings, mirror, brake, stack)
+        pauses = await stack.enter_async_context(Pauses(act))  # left before the stores that it probes
         watch = Watch(metrics)
         attempt = Attempt(
             queue,

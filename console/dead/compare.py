@@ -59,6 +59,8 @@ class Comparison:
         route = self._routes.get(name)
         if route is None:
             return Finding(Standing.CANNOT_TELL, f'no route is called "{name}" in this configuration')
+        if route.destination is None:
+            return Finding(Standing.CANNOT_TELL, "the route has an action, and no target to compare with")
         if name in self._given_up:
             return Finding(Standing.CANNOT_TELL, self._given_up[name])
         try:

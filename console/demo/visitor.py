@@ -90,9 +90,9 @@ async def _visit(objects: int, seed: int, think: float, within: float) -> int:
 
 
 async def _open(settings: Settings, stack: AsyncExitStack) -> Visit:
-    if not settings.routes or settings.receiver.public_url is None:
-        raise ConfigError("the demo needs a route and receiver.public_url")
-    route = settings.routes[0]
+    route = settings.routes[0] if settings.routes else None
+    if route is None or route.target is None or settings.receiver.public_url is None:
+        raise ConfigError("the demo needs a route with a target, and receiver.public_url")
 
     async def bucket(address: str) -> S3Bucket:
         name, _, bucket = address.partition(":")

@@ -1,0 +1,98 @@
+"""Actions beside the mirror: what a route does with an event instead of keeping a bucket equal.
+
+An event runs its route's action once, at least once, in no order. What is asked for, copy or delete,
+is the source's state now; what the event claimed is passed beside it. When the source contradicts the
+claim its answer may be an old one: then nothing is run, and the same task comes back once, `look_after`
+seconds later, to be decided by the source alone. There are no looks beyond that one: an action cannot be
+compared, so it would run for each.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+from common.errors import LostDelivery
+from common.store.port import State
+from common.task import Task
+from worker.brake import Brake
+from worker.job import Job
+from worker.plan import contradicts
+from worker.verdict import Continue, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an action is asked for: `state` is the source's, None when it has no such key."""
+
+    task: Task
+    bucket: str
+    state: State | None
+
+    @property
+    def verb(self) -> Literal["copy", "delete"]:
+        """What the source's state asks for."""
+        return "delete" if self.state is None else "copy"
+
+    def document(self) -> bytes:
+        """Return the order as a CloudEvent 1.0 in JSON. Its id is the task's, the same for every try."""
+        task = self.task
+        event = {
+            "specversion": "1.0",
+            "id": task.id,
+            "source": f"s3://{self.bucket}",
+            "type": f"hookmirror.object.{self.verb}",
+            "subject": task.key,
+            "time": datetime.fromtimestamp(task.received, UTC).isoformat(),
+            "datacontenttype": "application/json",
+            "data": {
+                "action": self.verb,
+                "route": task.route,
+                "bucket": self.bucket,
+                "key": task.key,
+                "object": _seen(self.state),
+                "event": {"name": task.event, "claim": task.claim, "etag": task.etag, "size": task.size},
+            },
+        }
+        return json.dumps(event).encode()
+
+
+def _seen(state: State | None) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    return {
+        "etag": state.etag,
+        "size": state.size,
+        "last_modified": state.last_modified,
+        "version": state.version or None,
+    }
+
+
+class Carry(Protocol):
+    """Carries out an order. Returns how, or raises an error of `common.errors`."""
+
+    async def __call__(self, order: Order) -> Outcome:
+        """Do it."""
+
+
+class Acting:
+    """An action over `carry`, called as the mirror is."""
+
+    def __init__(self, carry: Carry, *, look_after: float, brake: Brake) -> None:
+        self._carry = carry
+        self._look_after = look_after
+        self._brake = brake
+
+    async def __call__(self, job: Job) -> Outcome | Continue:
+        """Do the job, or put it off. Raises only errors of `common.errors`."""
+        task = job.task
+        state = await job.route.source.head(task.key)
+        if task.tries == 0 and contradicts(state, task.claim):
+            again = task.model_copy(update={"tries": 1})
+            said = "has no such key" if state is None else "has the key"
+            return Continue(again, f"{task.claim}, said the event; the source {said}", self._look_after)
+        if state is None:
+            self._brake.admit(job.route.id, approved=task.approved)
+        if not job.held():
+            raise LostDelivery("the delivery went to another worker before the action")
+        return await self._carry(Order(task, job.route.source.name, state))
