@@ -1,5 +1,6 @@
 """`hookmirror init`: a commented configuration to start from."""
 
+import base64
 import secrets
 from pathlib import Path
 
@@ -68,7 +69,26 @@ deletes = "mirror"                           # mirror | owned (only what hookmir
 # [routes.brake]
 # deletes = 1000                             # more than so many deletes
 # window = 300                               # within so many seconds are held for you
+
+# Instead of a target a route may run a program, or pass the event on: docs/actions.md
+# [[routes]]
+# source = "mcs:my-bucket"
+# exec = "scripts/backup.sh"                 # called as: backup.sh BUCKET KEY copy|delete
+# timeout = 300                              # seconds, 540 at most; then it is killed
+# on_failure = "retry"                       # retry | bury: what an exit code means but 0 and 75
+
+# [[routes]]
+# source = "mcs:my-bucket"
+# forward = "https://example.org/hooks"      # where each event is sent, as a signed CloudEvent
+# secret = "{secret}"
+# timeout = 30                               # seconds
+# ca_bundle = "/etc/ssl/hooks.pem"           # whom to trust instead of the system's authorities
 """
+
+
+def signing_secret() -> str:
+    """Return a new secret as Standard Webhooks writes it."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
 
 
 @click.command()
@@ -82,7 +102,7 @@ def init(output: str, force: bool) -> None:
     try:
         path.touch(mode=0o600)  # secrets go into it: nobody else reads it, not even while it is written
         path.chmod(0o600)
-        path.write_text(TEMPLATE.format(token=secrets.token_hex(16)))
+        path.write_text(TEMPLATE.format(token=secrets.token_hex(16), secret=signing_secret()))
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}. Name another with --output") from error
     click.echo(

@@ -46,6 +46,7 @@ secret_access_key = "{secret}"
 [[routes]]
 source = "mcs:source"
 target = "aws:target"
+{routes}
 """
 
 
@@ -119,6 +120,8 @@ class Site:
     """More lines for [worker]."""
     receiver: str = ""
     """More lines for [receiver]."""
+    routes: str = ""
+    """More routes."""
     look_after: int = LOOK_AFTER
     port: int = field(default_factory=lambda: free_ports(1)[0])
     programs: list[Program] = field(default_factory=list)
@@ -133,6 +136,7 @@ class Site:
                 port=self.port,
                 worker=self.worker,
                 receiver=self.receiver,
+                routes=self.routes,
                 look_after=self.look_after,
                 source=self.source_endpoint,
                 target=self.target_endpoint,

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from common.errors import QueueAway
 from common.queue.port import Bury, DeadLetter, Lane, Retry
 from common.queue.sqlite import SqliteQueue
-from common.settings import PREFIX, Settings, load
+from common.settings import EXEC_TIMEOUT, FORWARD_TIMEOUT, PREFIX, RouteSettings, Settings, load
 from common.task import Claim, Task
 from console import cli
 from tests.lab.samples import PUBLISHED
@@ -153,9 +153,8 @@ def test_init_names_every_key_and_each_can_be_uncommented() -> None:
     run("init", "--output", "new.toml")
     text = Path("new.toml").read_text()
     Path("mcs.pem").touch()
-    text = re.sub(r"^# (\[\S+\]$|[a-z_]+ = )", r"\1", text, flags=re.MULTILINE).replace(
-        "/etc/ssl/mcs.pem", "mcs.pem"
-    )
+    text = re.sub(r"^# (\[\S+\]$|[a-z_]+ = )", r"\1", text, flags=re.MULTILINE)
+    text = re.sub(r"/etc/ssl/\w+.pem", "mcs.pem", text)
     Path("new.toml").write_text(text.replace('profile = "mcs"', ""))
     settings = load("new.toml")
     tables = (
@@ -163,10 +162,14 @@ def test_init_names_every_key_and_each_can_be_uncommented() -> None:
         settings.worker,
         settings.metrics,
         settings.stores["mcs"],
-        settings.routes[0],
+        settings.routes[0].brake,
     )
-    for table in (*tables, settings.routes[0].brake):
-        assert type(table).model_fields.keys() - table.model_fields_set <= {"profile", "action"}
+    for table in tables:
+        assert type(table).model_fields.keys() - table.model_fields_set <= {"profile"}
+    named = set().union(*(route.model_fields_set for route in settings.routes))
+    assert named == RouteSettings.model_fields.keys()
+    assert settings.routes[1].timeout == EXEC_TIMEOUT
+    assert settings.routes[2].timeout == FORWARD_TIMEOUT
 
 
 def test_init_never_writes_the_same_secret_path_twice() -> None:

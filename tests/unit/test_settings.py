@@ -1,11 +1,13 @@
 """The configuration: where values come from, and what a wrong one is told."""
 
+import base64
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from common.errors import ConfigError
 from common.settings import DEFAULT_FILE, PREFIX, SECRETS_DIR, RouteSettings, Settings, load, log_format
@@ -166,7 +168,7 @@ def test_the_environment_alone_can_say_everything(monkeypatch: pytest.MonkeyPatc
         ),
         (
             MINIMAL.replace('target = "aws:backup"\n', ""),
-            ["routes.0.target: missing", 'Add:  target = "..."'],
+            ["routes.0: ", "target, exec and forward", 'target = "store:bucket"'],
         ),
         (MINIMAL.replace("mcs:photos", "photos"), ["routes.0.source"]),
         (MINIMAL.replace("mcs:photos", "mcs:"), ["routes.0.source"]),
@@ -323,20 +325,80 @@ def test_a_route_without_a_name_is_called_by_what_it_does() -> None:
     assert RouteSettings(name="mine", source="mcs:a", target="aws:b").id == "mine"
 
 
+SECRET = f"whsec_{base64.b64encode(bytes(range(32))).decode()}"
+
+
+def route(**keys: Any) -> RouteSettings:
+    return RouteSettings(source="mcs:a", **keys)
+
+
+def test_a_route_with_an_action_is_called_by_what_it_does_and_tells_no_path_that_may_be_a_secret() -> None:
+    assert route(exec="x.sh", suffix=".jpg").id == "mcs:a/*.jpg -> exec x.sh"
+    forwarding = route(forward="https://example.org/in/T0KEN-of-somebody?key=another-secret", secret=SECRET)
+    assert forwarding.id == "mcs:a/* -> forward example.org"
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({}, "this one none of them"),
+        ({"target": "aws:b", "exec": "x"}, "this one target and exec"),
+        ({"exec": "x", "forward": "https://a", "secret": SECRET}, "this one exec and forward"),
+        ({"exec": "x", "target_prefix": "p/"}, "target_prefix means nothing beside exec"),
+        ({"exec": "x", "deletes": "keep"}, "deletes means nothing beside exec"),
+        ({"exec": "x", "secret": SECRET}, "secret means nothing beside exec"),
+        ({"exec": "x", "timeout": 541}, "less than or equal to 540"),
+        ({"exec": "x", "on_failure": "drop"}, "'retry' or 'bury'"),
+        ({"target": "aws:b", "timeout": 5}, "timeout means nothing beside target"),
+        ({"forward": "https://a", "secret": SECRET, "on_failure": "bury"}, "on_failure means nothing"),
+        ({"forward": "https://a"}, "needs a secret to sign with. Make one:  echo whsec_"),
+        ({"forward": "/hooks", "secret": SECRET}, "forward must be absolute"),
+        ({"forward": "ftp://a/", "secret": SECRET}, "forward must be absolute"),
+        ({"forward": "https://me:pass@a/", "secret": SECRET}, "neither a user nor a fragment"),
+        ({"forward": "https://a", "secret": "hunter2hunter2"}, "24 to 64 bytes in base64"),
+        ({"forward": "https://a", "secret": "whsec_c2hvcnQ="}, "24 to 64 bytes in base64"),
+        ({"forward": "https://a", "secret": "whsec_not base64!"}, "24 to 64 bytes in base64"),
+    ],
+)
+def test_a_route_has_one_action_and_the_keys_that_belong_to_it(keys: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        route(**keys)
+    assert sentence in str(caught.value)
+
+
+def test_a_wrong_signing_secret_is_not_in_what_is_said_of_it() -> None:
+    said = complaint(MINIMAL.replace('target = "aws:backup"', 'forward = "https://a"\nsecret = "hunter2"'))
+    assert "whsec_" in said
+    assert "hunter2" not in said
+
+
+def test_what_signs_and_what_guards_the_way_there_is_hidden_from_logs() -> None:
+    url = "https://example.org/services/T0KEN-of-somebody?key=another-secret&v=1"
+    write(MINIMAL + f'[[routes]]\nsource = "mcs:a"\nforward = "{url}"\nsecret = "{SECRET} {SECRET}"\n')
+    assert {SECRET, "T0KEN-of-somebody", "another-secret"} <= set(load().secrets())
+    assert "1" not in set(load().secrets())
+
+
+def test_several_secrets_sign_while_one_is_exchanged_for_another() -> None:
+    other = f"whsec_{base64.b64encode(b'o' * 24).decode()}"
+    signing = route(forward="https://a", secret=f"{SECRET} {other}")
+    assert signing.signing_keys == (bytes(range(32)), b"o" * 24)
+
+
 def test_two_routes_between_the_same_buckets_may_differ_in_their_filter() -> None:
     write(MINIMAL + '[[routes]]\nsource = "mcs:photos"\ntarget = "aws:backup"\nprefix = "x/"\n')
     assert len({route.id for route in load().routes}) == 2
 
 
 def test_the_template_that_init_writes_loads() -> None:
-    settings = load(write(TEMPLATE.format(token="3f9c0a7b5d1e42")))
+    settings = load(write(TEMPLATE.format(token="3f9c0a7b5d1e42", secret="whsec_x")))
     assert settings.receiver.path == "/webhook/3f9c0a7b5d1e42"
     assert [route.source for route in settings.routes] == ["mcs:my-bucket"]
     assert set(settings.stores) == {"mcs", "aws"}
 
 
 def test_the_template_names_the_defaults_as_they_are() -> None:
-    written, default = load(write(TEMPLATE.format(token="x"))), Settings()
+    written, default = load(write(TEMPLATE.format(token="x", secret="whsec_x"))), Settings()
     assert (written.worker, written.queue) == (default.worker, default.queue)
     assert written.metrics == default.metrics
     assert (written.receiver.host, written.receiver.port) == (default.receiver.host, default.receiver.port)
