@@ -1,0 +1,212 @@
+"""The example programs of deploy/examples, called as a worker calls them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from common.errors import ActionFailed, ActionRefused
+from common.store.port import State
+from common.store.s3 import S3Bucket, S3Store
+from common.task import Task
+from console.demo.weed import ACCESS_KEY, SECRET_KEY, settings_for
+from tests.lab.clouds import moto
+from worker.actions import Order
+from worker.execute import Program
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "deploy/examples").glob("*.sh"))
+AWS, RCLONE = EXAMPLES
+
+STUB = """\
+#!/usr/bin/env bash
+printf '%s|' "${{0##*/}}" "$@" >> {folder}/calls
+echo >> {folder}/calls
+exit "${{STUB_EXITS:-0}}"
+"""
+
+KEY = "-a b'c\"$(d)/ф"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Everything that the programs ask for, and a folder for temporary files that can be looked into."""
+    (tmp_path / "tmp").mkdir()
+    values = {
+        "TMPDIR": str(tmp_path / "tmp"),
+        "SOURCE_PROFILE": "mcs",
+        "SOURCE_ENDPOINT": "https://mcs.example",
+        "TARGET_PROFILE": "aws",
+        "TARGET_BUCKET": "backup",
+        "SOURCE_REMOTE": "mcs",
+        "TARGET_REMOTE": "aws",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class Stubs:
+    """`aws` and `rclone` that only write down how they are called."""
+
+    folder: Path
+
+    def calls(self) -> list[str]:
+        written = self.folder / "calls"
+        return written.read_text().splitlines() if written.exists() else []
+
+
+@pytest.fixture
+def stubs(place: Path, monkeypatch: pytest.MonkeyPatch) -> Stubs:
+    """The stubs, found before the real ones."""
+    (place / "bin").mkdir()
+    for name in ("aws", "rclone"):
+        stub = place / "bin" / name
+        stub.write_text(STUB.format(folder=place))
+        stub.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place / 'bin'}:{os.environ['PATH']}")
+    return Stubs(place)
+
+
+async def call(path: Path, key: str = KEY, *, there: bool = True) -> None:
+    state = State("e", 1, "", "", {}, {}) if there else None
+    await Program(str(path), timeout=60, on_failure="bury")(Order(Task(route="r", key=key), "photos", state))
+
+
+async def test_with_aws_a_copy_goes_through_a_file_that_does_not_stay(stubs: Stubs, place: Path) -> None:
+    await call(AWS)
+    first, second = stubs.calls()
+    assert first.startswith(
+        f"aws|--profile|mcs|--endpoint-url|https://mcs.example|s3|cp|--only-show-errors|s3://photos/{KEY}|"
+    )
+    assert second.startswith("aws|--profile|aws|s3|cp|--only-show-errors|/")
+    assert second.endswith(f"|s3://backup/{KEY}|")
+    assert list((place / "tmp").iterdir()) == []
+
+
+async def test_with_aws_a_delete_asks_the_target_alone(stubs: Stubs) -> None:
+    await call(AWS, there=False)
+    assert stubs.calls() == [f"aws|--profile|aws|s3|rm|--only-show-errors|s3://backup/{KEY}|"]
+
+
+async def test_with_rclone_a_copy_and_a_delete_are_one_command_each(stubs: Stubs) -> None:
+    await call(RCLONE)
+    await call(RCLONE, there=False)
+    assert stubs.calls() == [
+        f"rclone|copyto|--quiet|--retries|1|--ignore-times|--error-on-no-transfer|mcs:photos/{KEY}|aws:backup/{KEY}|",
+        f"rclone|deletefile|--quiet|--retries|1|aws:backup/{KEY}|",
+    ]
+
+
+async def test_with_rclone_what_is_not_there_is_deleted(
+    stubs: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUB_EXITS", "4")
+    await call(RCLONE, there=False)
+    with pytest.raises(ActionFailed):
+        await call(RCLONE)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_tool_that_fails_is_worth_another_try(
+    stubs: Stubs, place: Path, path: Path, monkeypatch: pytest.MonkeyPatch, *, there: bool
+) -> None:
+    monkeypatch.setenv("STUB_EXITS", "1")
+    with pytest.raises(ActionFailed, match="exit code 75"):
+        await call(path, there=there)
+    assert len(stubs.calls()) == 1
+    assert list((place / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+async def test_what_is_not_set_is_named_and_nothing_is_called(
+    stubs: Stubs, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TARGET_BUCKET")
+    with pytest.raises(ActionRefused, match="exit code 64: TARGET_BUCKET is not set"):
+        await call(path)
+    assert stubs.calls() == []
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("arguments", [[], ["b", "k"], ["b", "k", "move"], ["b", "k", "copy", "x"]])
+def test_called_wrongly_they_say_how(stubs: Stubs, path: Path, arguments: list[str]) -> None:
+    done = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 64
+    assert "copy" in done.stderr
+    assert stubs.calls() == []
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(path: Path) -> None:
+    tool = shutil.which("shellcheck")
+    if tool is None:
+        pytest.skip("shellcheck is not installed")
+    found = subprocess.run([tool, path], capture_output=True, text=True, timeout=30)
+    assert found.stdout == ""
+
+
+TOOLS = {AWS: "aws", RCLONE: "rclone"}
+
+
+@dataclass
+class Cloud:
+    """One cloud that is both, and how to reach its buckets."""
+
+    source: S3Bucket
+    target: S3Bucket
+
+    async def copied(self, key: str) -> bytes | None:
+        async with self.target.read(key) as reading:
+            return b"".join([piece async for piece in reading.chunks()]) if reading else None
+
+
+@pytest.fixture
+async def cloud(place: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cloud]:
+    """A cloud that the real tools are told of in their own ways."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    profile = f"aws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = {SECRET_KEY}\nregion = us-east-1\n"
+    (place / "config").write_text(f"[profile mcs]\n{profile}[profile aws]\n{profile}")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(place / "config"))
+    monkeypatch.setenv("RCLONE_CONFIG", "/dev/null")
+    with moto() as url:
+        for name in ("SOURCE_ENDPOINT", "TARGET_ENDPOINT"):
+            monkeypatch.setenv(name, url)
+        remote = {
+            "TYPE": "s3",
+            "PROVIDER": "Other",
+            "ENDPOINT": url,
+            "ACCESS_KEY_ID": ACCESS_KEY,
+            "SECRET_ACCESS_KEY": SECRET_KEY,
+        }
+        for name, value in remote.items():
+            for side in ("MCS", "AWS"):
+                monkeypatch.setenv(f"RCLONE_CONFIG_{side}_{name}", value)
+        store = await S3Store.open("moto", settings_for(url))
+        clouds = Cloud(store.bucket("photos"), store.bucket("backup"))
+        await clouds.source.create()
+        await clouds.target.create()
+        yield clouds
+        await store.close()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+async def test_the_real_tools_copy_and_delete(cloud: Cloud, path: Path) -> None:
+    if shutil.which(TOOLS[path]) is None:
+        pytest.skip(f"{TOOLS[path]} is not installed")
+    key = "a b$ ф.jpg"
+    await cloud.source.write(key, b"the picture", headers={}, metadata={})
+    for _ in range(2):
+        await call(path, key)
+        assert await cloud.copied(key) == b"the picture"
+    await call(path, key, there=False)
+    assert await cloud.copied(key) is None
+    await call(path, key, there=False)  # gone already
+    with pytest.raises(ActionFailed, match="exit code 75"):
+        await call(path, "no such key")
