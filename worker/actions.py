@@ -1,9 +1,10 @@
 """Actions beside the mirror: what a route does with an event instead of keeping a bucket equal.
 
-An event runs its route's action once, at least once, in no order. What is asked for, copy or delete,
-is the source's state now; what the event claimed is passed beside it. When the source contradicts the
-claim its answer may be an old one: then nothing is run, and the same task comes back once, `look_after`
-seconds later, to be decided by the source alone. There are no looks beyond that one: an action cannot be
+An event runs its route's action at least once, in no order. What is asked for, copy or delete, is the
+source's state now; what the event claimed is passed beside it. When the source contradicts the claim its
+answer may be an old one: then nothing is run, and the same task comes back once, `look_after` seconds
+later. What is contradicted still was overtaken by another change, which has an event of its own, or forged,
+or it is the wrong reading of a key: it runs nothing. There are no other looks: an action cannot be
 compared, so it would run for each.
 """
 
@@ -15,9 +16,10 @@ from typing import Any, Literal, Protocol
 from common.errors import LostDelivery
 from common.store.port import State
 from common.task import Task
+from common.telemetry import Action
 from worker.brake import Brake
 from worker.job import Job
-from worker.plan import contradicts
+from worker.plan import Why, contradicts
 from worker.verdict import Continue, Outcome
 
 
@@ -87,7 +89,9 @@ class Acting:
         """Do the job, or put it off. Raises only errors of `common.errors`."""
         task = job.task
         state = await job.route.source.head(task.key)
-        if task.tries == 0 and contradicts(state, task.claim):
+        if contradicts(state, task.claim):
+            if task.tries > 0:
+                return Outcome(Action.SKIPPED, Why.OVERTAKEN)
             again = task.model_copy(update={"tries": 1})
             said = "has no such key" if state is None else "has the key"
             return Continue(again, f"{task.claim}, said the event; the source {said}", self._look_after)

@@ -27,6 +27,7 @@ class Why(StrEnum):
     ABSENT = "absent on both sides"
     KEPT = "the route keeps what the source deletes"
     NOT_OWNED = "the route deletes only what hookmirror wrote"
+    OVERTAKEN = "the source contradicts the event, now as before: another event tells of that"
     SPENT = "not in step as far as can be told, and tried often enough"
 
 

@@ -28,6 +28,7 @@ from worker.attempt import Attempt, Attempted, Observer
 from worker.brake import Brake
 from worker.execute import KEEP, Program
 from worker.job import Job, Route
+from worker.plan import Why
 from worker.verdict import Continue, Outcome
 
 D = 1200
@@ -324,24 +325,36 @@ async def said_removed_but_there(bench: Bench) -> dict[str, Any]:
 
 @pytest.mark.parametrize("contradiction", [said_created_but_gone, said_removed_but_there])
 @pytest.mark.parametrize("there", [True, False])
-async def test_an_event_that_the_source_contradicts_runs_nothing_now_and_once_when_looked_at_again(
+async def test_an_event_that_the_source_contradicts_runs_only_if_it_does_so_no_more_when_looked_at_again(
     bench: Bench, contradiction: Callable[[Bench], Any], *, there: bool
 ) -> None:
     bench.program('echo "$3 $EVENT_CLAIM $EVENT_ID" >> $D/calls')
     claim = await contradiction(bench)
+    calls = bench.folder / "calls"
     assert isinstance(await bench.come(id="7", **claim), Continue)
-    assert not (bench.folder / "calls").exists()
+    assert not calls.exists()
     assert (await bench.queue.counts()).waiting == 1
     bench.now += D - 1
     assert (await bench.queue.counts()).waiting == 1
     await (bench.put("k") if there else bench.source.delete("k"))
     bench.now += 1
-    verb = "copy" if there else "delete"
-    assert await bench.take() == Outcome(Action.EXECUTED, verb)
-    assert bench.wrote("calls") == f"{verb} {claim['claim']} 7\n"
+    result = await bench.take()
+    if there == (claim["claim"] is Claim.CREATED):
+        verb = "copy" if there else "delete"
+        assert result == Outcome(Action.EXECUTED, verb)
+        assert bench.wrote("calls") == f"{verb} {claim['claim']} 7\n"
+    else:
+        assert result == Outcome(Action.SKIPPED, Why.OVERTAKEN)
+        assert not calls.exists()
     bench.now += 10 * D
     counts = await bench.queue.counts()
     assert (sum(counts.ready.values()), counts.waiting, counts.dead) == (0, 0, 0)
+
+
+async def test_an_event_that_claims_nothing_runs_what_the_source_says(bench: Bench) -> None:
+    bench.program(ARGUMENTS)
+    await bench.put("k")
+    assert await bench.come(event="s3:ObjectTagging:Put") == Outcome(Action.EXECUTED, "copy")
 
 
 async def test_too_many_deletes_are_held_by_the_brake_and_run_no_program(bench: Bench) -> None:

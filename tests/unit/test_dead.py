@@ -447,6 +447,12 @@ async def test_a_route_that_is_down_is_asked_no_more() -> None:
     assert asked <= compare.AT_ONCE
 
 
+async def test_of_a_route_with_an_action_nobody_can_tell_and_nothing_is_dropped() -> None:
+    good = await Shelves().fill()
+    finding = await Comparison({"r": Route("r", good.source, None)}).one("r", "same")
+    assert finding.standing is Standing.CANNOT_TELL
+
+
 async def test_a_store_that_is_away_for_one_key_is_asked_for_the_next() -> None:
     good = await Shelves().fill()
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from common.errors import (
+    ActionFailed,
     Corrupt,
     HookmirrorError,
     Refused,
@@ -375,3 +376,33 @@ async def test_probes_end_with_the_worker() -> None:
         await settle()
         assert len(asyncio.all_tasks()) == 2
     assert len(asyncio.all_tasks()) == 1
+
+
+async def act_on(bench: Bench, key: str, error: Exception | None = None) -> Outcome | Continue | Exception:
+    """What becomes of a task of a route that has an action and no target."""
+
+    async def act(job: Job) -> Outcome | Continue:
+        if error is not None:
+            raise error
+        return Continue(job.task, "waits") if key == "waits" else Outcome(Action.EXECUTED)
+
+    bench.pauses._act = act
+    route = Route("action", bench.source, None)
+    try:
+        return await bench.pauses(Job(Task(route="action", key=key), route, 1, Lane.LIVE, held=lambda: True))
+    except HookmirrorError as caught:
+        return caught
+
+
+async def test_an_action_that_fails_for_many_keys_pauses_its_route_and_one_that_is_done_ends_that(
+    bench: Bench,
+) -> None:
+    failed = ActionFailed("exit code 1")
+    for number in range(STREAK - 1):
+        assert await act_on(bench, f"{number}", failed) is failed
+        assert isinstance(await act_on(bench, "waits"), Continue)  # which proves nothing
+    assert isinstance(await act_on(bench, "last", failed), RouteDown)
+    assert isinstance(await act_on(bench, "other"), RouteDown)
+    await bench.timer.tick()
+    assert await act_on(bench, "other") == Outcome(Action.EXECUTED)
+    assert bench.pauses.paused() == {}
