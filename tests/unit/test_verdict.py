@@ -42,6 +42,7 @@ PLACES: dict[type[HookmirrorError], str] = {
     errors.LostDelivery: RETRIED_AND_COUNTED,
     errors.TryAgain: RETRIED_AND_COUNTED,
     errors.StoreAway: RETRIED_AND_COUNTED,
+    errors.ActionFailed: RETRIED_AND_COUNTED,
     errors.UploadGone: RETRIED_AND_COUNTED,
     errors.SourceMoved: RETRIED_FOR_FREE,
     errors.UnknownRoute: RETRIED_AND_COUNTED,
@@ -53,6 +54,7 @@ PLACES: dict[type[HookmirrorError], str] = {
     errors.Never: BURIED,
     errors.Unreadable: BURIED,
     errors.Refused: BURIED,
+    errors.ActionRefused: BURIED,
     errors.BrakeOn: BURIED,
 }
 
