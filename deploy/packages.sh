@@ -13,6 +13,7 @@ installed() {
       return 1
       ;;
     prometheus) command -v prometheus && command -v promtool ;;
+    *) command -v "$1" ;;
   esac >/dev/null
 }
 

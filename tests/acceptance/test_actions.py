@@ -95,7 +95,7 @@ async def test_a_program_that_outlasts_the_drain_is_killed_and_run_again_by_the_
     await until(lambda: pid.exists() and pid.read_text().strip(), "the program runs")
     up.send(signal.SIGTERM)
     assert await up.ends() == 0
-    assert not alive(int(pid.read_text()))
+    await until(lambda: not alive(int(pid.read_text())), "the process is gone")
     (over_sqlite.folder / "go").touch()
     again = await over_sqlite.run("worker")
     await until(lambda: again.did("executed") == 1, "the program is run again")

@@ -271,7 +271,7 @@ async def test_at_the_time_limit_the_whole_group_is_killed_also_a_grandchild_tha
     result = await bench.come(claim=Claim.REMOVED)
     assert isinstance(result, ActionFailed)
     assert "not done within 1 s: killed" in str(result)
-    assert not alive(int(bench.wrote("grandchild")))
+    await until(lambda: not alive(int(bench.wrote("grandchild"))), "the process is gone")
 
 
 async def test_at_the_time_limit_a_program_may_clean_up_first(bench: Bench) -> None:
@@ -286,7 +286,7 @@ async def test_what_a_program_leaves_running_is_killed_and_not_waited_for(bench:
     start = time.monotonic()
     assert isinstance(await bench.come(claim=Claim.REMOVED), Outcome)
     assert time.monotonic() - start < 20
-    assert not alive(int(bench.wrote("left")))
+    await until(lambda: not alive(int(bench.wrote("left"))), "the process is gone")
 
 
 async def test_who_left_the_group_with_the_output_open_is_not_waited_for(bench: Bench) -> None:
@@ -309,8 +309,8 @@ async def test_a_cancelled_run_is_killed_at_once_and_comes_back(bench: Bench) ->
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert not alive(int(bench.wrote("pid")))
-    assert not alive(int(bench.wrote("child")))
+    await until(lambda: not alive(int(bench.wrote("pid"))), "the process is gone")
+    await until(lambda: not alive(int(bench.wrote("child"))), "the process is gone")
     assert bench.seen == []  # unsettled: it comes back
 
 
