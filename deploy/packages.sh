@@ -13,6 +13,8 @@ installed() {
       return 1
       ;;
     prometheus) command -v prometheus && command -v promtool ;;
+    systemd) command -v systemd-analyze ;;
+    awscli) command -v aws ;;
     *) command -v "$1" ;;
   esac >/dev/null
 }

@@ -14,6 +14,7 @@ from tests.lab.rabbit import Broker, ExternalNode, RabbitNode
 # Taken out of the environment: the programs under test refuse a HOOKMIRROR_ variable they do not know.
 SEED = int(os.environ.pop("HOOKMIRROR_TEST_SEED", "") or secrets.randbelow(10**9))
 AMQP_URL = os.environ.pop("HOOKMIRROR_TEST_AMQP_URL", "")
+WHOLE = os.environ.pop("HOOKMIRROR_TEST_WHOLE", "")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,6 +27,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell each of the parallel processes the seed that the header names."""
     node.workerinput["seed"] = SEED
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With HOOKMIRROR_TEST_WHOLE a test that was skipped, for want of a tool, fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if WHOLE and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_report_header() -> list[str]:

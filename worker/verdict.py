@@ -1,13 +1,16 @@
 """What becomes of a delivery: pure, from how its attempt ended."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.backoff import delay
 from common.errors import Never, TryAgain
 from common.queue.port import MAX_DELAY, Bury, Done, Retry, Verdict
 from common.task import Task
 from common.telemetry import Action
+
+SELDOM = 600.0
+"""Seconds between the tries of a look whose chain is at its end, while the store asks for patience."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,8 @@ def leave_to_promise(verdict: Verdict, tries: int, *, attempts: int) -> Verdict:
     look of a chain and not again for each that follows.
     """
     if isinstance(verdict, Retry) and tries >= attempts and not verdict.counts:
-        return verdict  # the promised look only compares by now
+        # The promised look only compares by now. Seldom: each try promises one more.
+        return replace(verdict, after=max(verdict.after, SELDOM))
     if isinstance(verdict, Retry) and tries >= attempts:
         return Bury(f"{verdict.why} (look {tries} of {attempts})")
     if isinstance(verdict, Retry) or (isinstance(verdict, Bury) and tries > 1):

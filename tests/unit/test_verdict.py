@@ -178,3 +178,9 @@ def test_a_look_that_failed_after_its_promise_leaves_the_rest_to_the_promised_on
     verdict: Verdict, tries: int, expected: str
 ) -> None:
     assert place(leave_to_promise(verdict, tries, attempts=ATTEMPTS)) == expected
+
+
+def test_a_look_at_the_end_of_its_chain_that_is_throttled_comes_back_seldom() -> None:
+    """Each try promises another look: one every five seconds would fill the queue."""
+    again = leave_to_promise(Retry(5, "SlowDown", counts=False), ATTEMPTS, attempts=ATTEMPTS)
+    assert again == Retry(600, "SlowDown", counts=False)
