@@ -9,7 +9,7 @@ from typing import Any
 from common.errors import QueueAway
 from common.metrics import Metrics, QueueDepths
 from common.queue.port import Inspector
-from common.settings import MetricsSettings
+from common.tables import MetricsSettings
 from common.telemetry import Action, log
 from common.web import App, listen, serve
 

@@ -19,6 +19,9 @@ port = 8080                                  # MCS only calls 80 and 443: put a 
 # Exactly as registered at the source, to the character; its path is the path served. The long random
 # part is the only proof that a caller is the one you told: keep it to yourself.
 public_url = "https://hooks.example.org/webhook/{token}"
+# stack_url = "https://hooks.example.org/stacks/{stacks}"     # [[stack_routes]] below
+# sns_topics = ["arn:aws:sns:eu-central-1:123456789012:my-topic"]    # Amazon's: docs/senders.md
+# docs = true                                # /docs and /openapi.json, which tell no secret
 # spool = "hookmirror-spool.db"              # takes hooks while the broker is away: docs/spool.md
 # allowed_networks = ["203.0.113.0/24"]      # who may call; without it anybody who knows the path
 # trusted_proxies = ["127.0.0.1"]            # whose X-Forwarded-For says who called
@@ -83,12 +86,25 @@ deletes = "mirror"                           # mirror | owned (only what hookmir
 # secret = "{secret}"
 # timeout = 30                               # seconds
 # ca_bundle = "/etc/ssl/hooks.pem"           # whom to trust instead of the system's authorities
+
+# Notifications of Alibaba Cloud ROS stacks, which come to receiver.stack_url: docs/senders.md
+# [[stack_routes]]
+# stack = "prod-*"                           # names of stacks that fit
+# status = ["*_FAILED"]                      # statuses that fit
+# name = "alarms"
+# log = true                                 # or exec = "...", called as: program STACK STATUS; or forward
+# window = 300                               # seconds in which the same notification runs it once
 """
 
 
 def signing_secret() -> str:
     """Return a new secret as Standard Webhooks writes it."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+
+
+def filled() -> str:
+    """Return the template with secrets of its own."""
+    return TEMPLATE.format(token=secrets.token_hex(16), stacks=secrets.token_hex(16), secret=signing_secret())
 
 
 @click.command()
@@ -102,7 +118,7 @@ def init(output: str, force: bool) -> None:
     try:
         path.touch(mode=0o600)  # secrets go into it: nobody else reads it, not even while it is written
         path.chmod(0o600)
-        path.write_text(TEMPLATE.format(token=secrets.token_hex(16), secret=signing_secret()))
+        path.write_text(filled())
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}. Name another with --output") from error
     click.echo(

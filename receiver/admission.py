@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from urllib.parse import unquote
 
 from common.errors import NoSuchPath, NotAllowed, TooMany
-from common.settings import ReceiverSettings
+from common.tables import ReceiverSettings
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

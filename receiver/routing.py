@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from common.settings import RouteSettings, StoreSettings
+from common.tables import RouteSettings, StoreSettings
 from common.task import Task
 from receiver.dialects.s3 import Event, keys
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from common.errors import BrakeOn
-from common.settings import BrakeSettings
+from common.tables import BrakeSettings
 
 
 class Brake:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from common.errors import ActionFailed, ActionRefused, ConfigError
-from common.settings import OnFailure, for_programs
+from common.settings import for_programs
+from common.tables import OnFailure
 from common.telemetry import Action, log
 from worker.actions import Order
 from worker.verdict import Outcome

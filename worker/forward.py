@@ -13,7 +13,7 @@ from typing import Self
 import aiohttp
 
 from common.errors import ActionFailed, ActionRefused, ConfigError, HookmirrorError, Throttled
-from common.settings import FORWARD_TIMEOUT, RouteSettings
+from common.tables import FORWARD_TIMEOUT, RouteSettings
 from common.telemetry import Action
 from worker.actions import Order
 from worker.verdict import Outcome

@@ -5,10 +5,11 @@ from contextlib import AsyncExitStack
 
 from common.metrics import Metrics
 from common.queue.port import Lane, Queue
-from common.settings import EXEC_TIMEOUT, RouteSettings, Settings
+from common.settings import Settings
 from common.store.pace import Meter
 from common.store.port import Bucket, Store
 from common.store.s3 import S3Store
+from common.tables import EXEC_TIMEOUT, RouteSettings
 from common.telemetry import Action, log
 from worker.actions import Acting
 from worker.attempt import Act, Attempt, log_attempt

@@ -15,10 +15,10 @@ from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
 from common.errors import ConfigError, RouteDown, StoreAway, Throttled
-from common.settings import StoreSettings
 from common.store.failures import translate
 from common.store.pace import Pace
 from common.store.port import Entry, OpenUpload
+from common.tables import StoreSettings
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client

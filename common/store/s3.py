@@ -16,7 +16,6 @@ from common.errors import (
     SourceMoved,
     StoreAway,
 )
-from common.settings import StoreSettings, Tags
 from common.store import tags
 from common.store.aws import Account
 from common.store.failures import error_code
@@ -26,6 +25,7 @@ from common.store.notifications import Configuration
 from common.store.pace import Pace
 from common.store.port import Entry, OpenUpload, State
 from common.store.wire import S3Reading, open_session, rest_of
+from common.tables import StoreSettings, Tags
 
 
 class S3Store:

@@ -11,11 +11,11 @@ import aiohttp
 from yarl import URL
 
 from common.errors import ConfigError, Corrupt, HookmirrorError, RouteDown, StoreAway, Throttled
-from common.settings import StoreSettings
 from common.store.aws import Account
 from common.store.failures import translate
 from common.store.pace import Pace
 from common.store.port import State, Stream
+from common.tables import StoreSettings
 
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30)
 

@@ -22,9 +22,9 @@ from pydantic import SecretStr
 from yarl import URL
 
 from common.errors import HookmirrorError, RouteDown
-from common.settings import StoreSettings
 from common.store.port import State
 from common.store.s3 import S3Store
+from common.tables import StoreSettings
 from console.demo import events
 from console.demo.challenge import Unconfirmed, confirm
 from console.demo.events import Happened, S3Request, Subscription

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import HookmirrorError
-from common.settings import StoreSettings
+from common.tables import StoreSettings
 
 START_WITHIN = 30.0
 STOP_WITHIN = 15.0

@@ -9,9 +9,9 @@ import aiohttp
 from yarl import URL
 
 from common.errors import StoreAway
-from common.settings import StoreSettings
 from common.store.aws import Account
 from common.store.failures import error_code, translate
+from common.tables import StoreSettings
 
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from common.errors import ConfigError
-from common.settings import StoreSettings
+from common.tables import StoreSettings
 
 START_WITHIN = 60.0
 ACCESS_KEY, SECRET_KEY = "demo-access-key", "demo-secret-key"

@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from common.settings import RouteSettings, Settings, StoreSettings
+from common.settings import Settings
 from common.store.notifications import SIMPLE, Hook
+from common.tables import RouteSettings, StoreSettings
 
 CHANGES = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
 """Asked for by every route. By one with deletes = "keep" too: whoever changes that to "mirror" need not

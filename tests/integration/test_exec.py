@@ -17,8 +17,8 @@ import pytest
 from common.errors import ActionFailed, ActionRefused, ConfigError
 from common.queue.memory import MemoryQueue
 from common.queue.port import Lane, Retry
-from common.settings import BrakeSettings
 from common.store.memory import MemoryStore
+from common.tables import BrakeSettings
 from common.task import Claim, Task
 from common.telemetry import Action
 from tests.lab.until import until

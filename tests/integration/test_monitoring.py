@@ -18,7 +18,7 @@ from common.metrics import Metrics
 from common.queue.memory import MemoryQueue
 from common.queue.port import Bury, Delivery, Done, Lane
 from common.queue.sqlite import SqliteQueue
-from common.settings import BrakeSettings, MetricsSettings
+from common.tables import BrakeSettings, MetricsSettings
 from common.task import Claim, Task
 from common.telemetry import Action
 from receiver.metrics import HookMetrics, SpoolMetrics

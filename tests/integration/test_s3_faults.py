@@ -26,11 +26,11 @@ from common.errors import (
     Throttled,
     TryAgain,
 )
-from common.settings import StoreSettings
 from common.store import pace, wire
 from common.store.pace import Pace
 from common.store.port import State
 from common.store.s3 import S3Bucket, S3Store
+from common.tables import StoreSettings
 from worker.transfer import fetch
 
 BODY = b"0123456789"

@@ -15,7 +15,8 @@ from moto.server import ThreadedMotoServer
 
 from common.queue.memory import MemoryQueue
 from common.queue.port import Lane
-from common.settings import RouteSettings, Settings, StoreSettings
+from common.settings import Settings
+from common.tables import RouteSettings, StoreSettings
 from common.telemetry import Action
 from console.demo.weed import settings_for
 from receiver.dialects.s3 import parse

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from common.errors import ConfigError, TryAgain
-from common.settings import StoreSettings
 from common.store import wire
 from common.store.s3 import S3Bucket, S3Store
+from common.tables import StoreSettings
 from tests.integration.test_s3_faults import Server, found, settings_of
 from tests.lab.proxy import Proxy, proxy
 

@@ -9,9 +9,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from common.errors import RouteDown, StoreAway, TryAgain
-from common.settings import StoreSettings
 from common.store import wire
 from common.store.s3 import S3Bucket, S3Store
+from common.tables import StoreSettings
 from console.demo.weed import settings_for
 from tests.lab.proxy import Proxy, proxy
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import BadRequest, NoSuchPath, NotAllowed, TooMany
-from common.settings import ReceiverSettings
+from common.tables import ReceiverSettings
 from receiver import admission
 from receiver.admission import Admission, Call, Rate, bucket, find_caller, parse_address, same
 

@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from common.errors import BrakeOn, QueueAway
 from common.queue.port import Bury, DeadLetter, Delivery, Done, Lane
 from common.queue.sqlite import SqliteQueue
-from common.settings import PREFIX, BrakeSettings, Settings
+from common.settings import PREFIX, Settings
+from common.tables import BrakeSettings
 from common.task import Claim, Task
 from console import brake as command
 from console import cli

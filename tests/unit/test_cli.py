@@ -18,7 +18,8 @@ from click.testing import CliRunner, Result
 from common.errors import QueueAway
 from common.queue.port import Bury, DeadLetter, Lane, Retry
 from common.queue.sqlite import SqliteQueue
-from common.settings import EXEC_TIMEOUT, FORWARD_TIMEOUT, PREFIX, RouteSettings, Settings, load
+from common.settings import PREFIX, Settings, load
+from common.tables import EXEC_TIMEOUT, FORWARD_TIMEOUT, ActionTable, RouteSettings, StackRouteSettings
 from common.task import Claim, Task
 from console import cli
 from tests.lab.samples import PUBLISHED
@@ -168,6 +169,11 @@ def test_init_names_every_key_and_each_can_be_uncommented() -> None:
         assert type(table).model_fields.keys() - table.model_fields_set <= {"profile"}
     named = set().union(*(route.model_fields_set for route in settings.routes))
     assert named == RouteSettings.model_fields.keys()
+    [stack_route] = settings.stack_routes  # the rest of it is what every action has
+    assert (
+        StackRouteSettings.model_fields.keys() - ActionTable.model_fields.keys()
+        <= stack_route.model_fields_set
+    )
     assert settings.routes[1].timeout == EXEC_TIMEOUT
     assert settings.routes[2].timeout == FORWARD_TIMEOUT
 

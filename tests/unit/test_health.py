@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from common.settings import PREFIX, MetricsSettings, ReceiverSettings, Settings
+from common.settings import PREFIX, Settings
+from common.tables import MetricsSettings, ReceiverSettings
 from console import cli, health
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.settings import RouteSettings, StoreSettings
+from common.tables import RouteSettings, StoreSettings
 from common.task import Claim, Task
 from receiver.dialects.s3 import Event
 from receiver.routing import Routing

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from common.errors import ConfigError
-from common.settings import DEFAULT_FILE, PREFIX, SECRETS_DIR, RouteSettings, Settings, load, log_format
-from console.init import TEMPLATE
+from common.settings import DEFAULT_FILE, PREFIX, SECRETS_DIR, Settings, load, log_format
+from common.tables import RouteSettings
+from console.init import filled
 
 MINIMAL = """\
 [stores.mcs]
@@ -390,15 +392,46 @@ def test_two_routes_between_the_same_buckets_may_differ_in_their_filter() -> Non
     assert len({route.id for route in load().routes}) == 2
 
 
+STACKS = '[receiver]\nstack_url = "https://h/stacks/0123456789ab"\n[[stack_routes]]\n'
+
+
+def test_a_stack_route_has_one_action_and_a_name() -> None:
+    settings = load(write(STACKS + 'stack = "prod-*"\nstatus = ["*_FAILED"]\nlog = true\n'))
+    [route] = settings.stack_routes
+    assert (route.id, route.window) == ("stack prod-* *_FAILED -> log", 300.0)
+    assert settings.receiver.stack_path == "/stacks/0123456789ab"
+    assert "0123456789ab" in settings.secrets()
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        (STACKS, "a route has one of exec, forward and log, and this one none of them.*log = true"),
+        (STACKS + 'log = true\nexec = "x"\n', "this one exec and log"),
+        (STACKS + "log = true\ntimeout = 5\n", "timeout means nothing beside log"),
+        (STACKS + "log = true\nstatus = []\n", "stack_routes.0.status"),
+        (STACKS + "log = true\nwindows = 5\n", 'Did you mean "window"'),
+        (STACKS + "log = true\n[[stack_routes]]\nlog = true\n", "two are called"),
+        ("[[stack_routes]]\nlog = true\n", 'stack_url = "https://'),
+        ('[receiver]\nstack_url = "/stacks"\n', "stack_url must be absolute"),
+        ('[receiver]\nstack_url = "https://h/webhook"\n', "same path"),
+        ('[receiver]\nsns_topics = ["my-topic"]\n', "receiver.sns_topics.0"),
+    ],
+)
+def test_what_is_wrong_with_a_stack_route_is_said(text: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match=remedy):
+        load(write(text))
+
+
 def test_the_template_that_init_writes_loads() -> None:
-    settings = load(write(TEMPLATE.format(token="3f9c0a7b5d1e42", secret="whsec_x")))
-    assert settings.receiver.path == "/webhook/3f9c0a7b5d1e42"
+    settings = load(write(filled()))
+    assert re.fullmatch("/webhook/[0-9a-f]{32}", settings.receiver.path)
     assert [route.source for route in settings.routes] == ["mcs:my-bucket"]
     assert set(settings.stores) == {"mcs", "aws"}
 
 
 def test_the_template_names_the_defaults_as_they_are() -> None:
-    written, default = load(write(TEMPLATE.format(token="x", secret="whsec_x"))), Settings()
+    written, default = load(write(filled())), Settings()
     assert (written.worker, written.queue) == (default.worker, default.queue)
     assert written.metrics == default.metrics
     assert (written.receiver.host, written.receiver.port) == (default.receiver.host, default.receiver.port)
