@@ -129,7 +129,7 @@ def _refusal(error: Exception) -> Response:
         return JSONResponse({"error": "incomplete"}, HTTPStatus.BAD_REQUEST)
     log(Action.HOOK_DEFERRED, str(error), level=logging.WARNING, status=503)
     return JSONResponse(
-        {"error": "the queue cannot take the hook now, send it again"},
+        {"error": "this cannot be taken now, send it again"},
         HTTPStatus.SERVICE_UNAVAILABLE,
         {"Retry-After": str(RETRY_AFTER)},
     )

@@ -1,31 +1,22 @@
 """The endpoint: bounded body, confirm or parse, route, publish; 200 only when every record is durable."""
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from common.errors import NotAHook, NotOurs, QueueAway, Slow, TooLarge, Unreadable
+from common.errors import NotOurs, TooLarge, Unreadable
 from common.queue.port import Lane, Publisher
 from common.task import Task
 from common.telemetry import Action, log
 from receiver import handshake
 from receiver.dialects import s3
+from receiver.intake import all_durable, parse_json, read_bounded
 from receiver.metrics import HookMetrics
 from receiver.routing import Routing
 
-MAX_BODY = 256 * 1024
-"""Bytes; a record has at most a few kilobytes."""
-
 MAX_RECORDS = 1000
-
-BODY_WITHIN = 5.0
-"""Seconds for a body to arrive."""
-
-ANSWER_WITHIN = 2.0
-"""Seconds for all of a hook's records to be confirmed; then the sender is asked to come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,45 +85,13 @@ class HookEndpoint:
         return Accepted(len(tasks), ignored, buried)
 
     async def _publish(self, tasks: list[Task], unreadable: list[tuple[object, str]]) -> None:
-        """Publish everything at once and wait for all of it."""
-        publisher = self._publisher
+        publish = [self._publish_one(task) for task in tasks]
         bury = [
-            publisher.bury(json.dumps(record).encode(), lane=Lane.LIVE, why=f"Unreadable: {why}")
+            self._publisher.bury(json.dumps(record).encode(), lane=Lane.LIVE, why=f"Unreadable: {why}")
             for record, why in unreadable
         ]
-        publish = [self._publish_one(task) for task in tasks]
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN), asyncio.TaskGroup() as group:
-                for call in (*publish, *bury):
-                    group.create_task(call)
-        except TimeoutError as error:
-            raise QueueAway("the queue has not confirmed the records in time") from error
-        except ExceptionGroup as group_error:
-            raise QueueAway(str(group_error.exceptions[0])) from group_error
+        await all_durable([*publish, *bury])
 
     async def _publish_one(self, task: Task) -> None:
         await self._publisher.publish(task.encode(), lane=Lane.LIVE)
         self._metrics.task_queued(task.route)  # also of a hook that is deferred for its other records
-
-
-async def read_bounded(chunks: AsyncIterator[bytes]) -> bytes:
-    """Return the whole body. Raises `TooLarge` as soon as it is more than MAX_BODY, `Slow` when it takes
-    longer than BODY_WITHIN."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_WITHIN):
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > MAX_BODY:
-                    raise TooLarge(f"a hook is at most {MAX_BODY} bytes")
-    except TimeoutError as error:
-        raise Slow(f"the body has not arrived within {BODY_WITHIN:.0f} s") from error
-    return bytes(body)
-
-
-def parse_json(body: bytes) -> Any:
-    """Return the JSON value of `body`. Raises `NotAHook` for anything else, nesting without end included."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise NotAHook("the body is not JSON, or nested too deep") from error

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 from console.demo.weed import free_ports
-from receiver import hook
+from receiver import intake
 from tests.lab.programs import Program, record
 from tests.lab.samples import names, sample
 from tests.lab.until import until
@@ -179,7 +179,7 @@ async def test_a_body_of_200_mb_costs_under_5_mib_of_memory(running: Running, pa
         for _ in range(50):  # what any hook costs is in memory from here on
             async with session.post(running.url, data=GOOD) as answer:
                 assert answer.status == 200
-            async with session.post(running.url, data=b" " * (hook.MAX_BODY + 1)) as answer:
+            async with session.post(running.url, data=b" " * (intake.MAX_BODY + 1)) as answer:
                 assert answer.status == 413
         before, most, done = running.memory(), 0, False
 

@@ -9,7 +9,7 @@ import pytest
 from common import guard, web
 from common.guard import Limits
 from common.queue.memory import MemoryQueue
-from receiver import hook
+from receiver import intake
 from receiver.metrics import OUTCOMES
 from tests.integration.test_receiver import Receiver, of, record, serving
 from tests.integration.test_receiver_metrics import counted
@@ -113,7 +113,7 @@ async def test_what_a_stranger_is_told_does_not_depend_on_what_he_sent() -> None
 
 
 async def test_a_body_that_is_slow_is_a_408_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hook, "BODY_WITHIN", 0.3)
+    monkeypatch.setattr(intake, "BODY_WITHIN", 0.3)
     async with serving(MemoryQueue()) as server:
         start = asyncio.get_running_loop().time()
         answer = await say(server, HOOK[:-50], *(HOOK[-50:-1][n : n + 1] for n in range(49)), every=0.05)

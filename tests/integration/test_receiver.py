@@ -23,7 +23,7 @@ from common.queue.port import Counts, Lane
 from common.settings import Settings
 from common.task import Claim, Task
 from console.demo.weed import free_ports
-from receiver import hook, program
+from receiver import hook, intake, program
 from tests.lab.samples import names, raw, sample
 from tests.lab.until import until
 
@@ -294,7 +294,7 @@ def nested(depth: int) -> bytes:
         (b'{"Type": "Notification"}', 400),
         (json.dumps(of(record(bucket="strangers"))).encode(), 403),
         (json.dumps(of(record(bucket="strangers"), record(bucket="others"))).encode(), 403),
-        (b"x" * (hook.MAX_BODY + 1), 413),
+        (b"x" * (intake.MAX_BODY + 1), 413),
         (json.dumps(of(*[record()] * (hook.MAX_RECORDS + 1))).encode(), 413),
     ],
     ids=lambda value: str(value)[:30],
@@ -315,20 +315,20 @@ async def test_a_body_without_a_length_is_cut_off_as_soon_as_it_is_too_large(rec
 
     async def endless() -> AsyncIterator[bytes]:
         nonlocal sent
-        while sent < 1000 * hook.MAX_BODY:
+        while sent < 1000 * intake.MAX_BODY:
             yield b" " * 65536
             sent += 65536
 
     with suppress(aiohttp.ClientConnectionError):  # the answer may find the sender still sending
         assert (await receiver.post(endless())).status == 413
-    assert sent < 900 * hook.MAX_BODY
+    assert sent < 900 * intake.MAX_BODY
     assert (await receiver.post(of(record()))).status == 200
 
 
 async def test_a_body_of_exactly_the_largest_size_is_taken(receiver: Receiver) -> None:
     body = json.dumps(of(record())).encode()
-    assert (await receiver.post(body.ljust(hook.MAX_BODY))).status == 200
-    assert (await receiver.post(body.ljust(hook.MAX_BODY + 1))).status == 413
+    assert (await receiver.post(body.ljust(intake.MAX_BODY))).status == 200
+    assert (await receiver.post(body.ljust(intake.MAX_BODY + 1))).status == 413
 
 
 async def test_a_record_nested_as_deep_as_json_goes_is_kept_or_refused(receiver: Receiver) -> None:

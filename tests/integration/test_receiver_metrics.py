@@ -10,7 +10,7 @@ from common.errors import QueueAway
 from common.metrics import Metrics
 from common.queue.memory import MemoryQueue
 from common.queue.port import Lane
-from receiver import hook
+from receiver import intake
 from tests.integration.test_receiver import AwayQueue, Receiver, of, record, serving
 from tests.lab.samples import sample
 from tests.lab.until import until
@@ -43,7 +43,7 @@ async def test_each_hook_is_counted_once_by_its_answer_and_each_record_by_its_fa
         await server.post(sample("mcs/subscription_confirmation"))
         await server.post(b"no JSON")
         await server.post(of(record(bucket="a stranger's")))
-        await server.post(b"x" * (hook.MAX_BODY + 1))
+        await server.post(b"x" * (intake.MAX_BODY + 1))
         await server.request("GET", "/healthz")
         metrics = server.metrics
         assert counted(metrics, "hookmirror_hooks_total") == {

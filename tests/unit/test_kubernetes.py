@@ -13,7 +13,7 @@ from common.queue.port import Lane
 from common.queue.topology import lane_queue
 from common.settings import PREFIX, SECRETS_DIR, Settings, load
 from console.cli import COMMANDS
-from receiver.hook import MAX_BODY
+from receiver.intake import MAX_BODY
 from receiver.program import GRACE
 
 ROOT = Path(__file__).parents[2]
