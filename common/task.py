@@ -40,8 +40,9 @@ class Task(BaseModel):
     `claim` is None for a *look*, which always compares before it writes. `etag` is the ETag the
     event named, and `size` its bytes, if it did; `received` is when the hook came in (seconds since
     the epoch), from which the lag is told. `tries` counts the writes that a chain of looks rests on.
-    `approved` lets a delete pass the brake; `upload` is a copy
-    to go on with.
+    `seen` is what the source showed when it contradicted an event ("" for no such key): the look that
+    follows has nothing to do when it shows the same. `approved` lets a delete pass the brake; `upload` is
+    a copy to go on with.
     Unknown fields are ignored, so that an older worker can read a newer receiver's tasks; another `v`
     is another language and is buried.
     """
@@ -58,6 +59,7 @@ class Task(BaseModel):
     event: str = LOOK
     received: float = Field(default_factory=time.time)
     tries: int = 0
+    seen: str | None = None
     approved: bool = False
     upload: Upload | None = None
 
@@ -66,13 +68,14 @@ class Task(BaseModel):
         """Whether a hook brought it, be it one that claims nothing (of a tag). All else are looks."""
         return self.claim is not None or self.event != LOOK
 
-    def look(self) -> "Task":
-        """Return the same task with no claim: look at the key, compare, agree.
+    def look(self, seen: str | None = None) -> "Task":
+        """Return the same task with no claim: look at the key and, unless the source shows what was `seen`,
+        compare and agree.
 
         A look is not approved: what a person let past the brake was this delete, not every later one.
         """
         about_this_try = {"claim": None, "etag": None, "event": LOOK, "approved": False, "upload": None}
-        return self.model_copy(update=about_this_try | {"tries": self.tries + 1})
+        return self.model_copy(update=about_this_try | {"tries": self.tries + 1, "seen": seen})
 
     def encode(self) -> bytes:
         """Return the task as JSON, the form in which it is queued."""

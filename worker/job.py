@@ -64,8 +64,10 @@ class Job:
         return self.route.target_prefix + self.task.key
 
     @property
-    def compares(self) -> bool:
-        """Whether to compare before anything is read: a look, a delivery that came back, or an object
-        said to be large. It may well be done already."""
+    def expects_nothing_to_do(self) -> bool:
+        """Whether the source is asked for the object's state only: it is a look, a delivery that came back,
+        or of an object said to be large. Where there was no such key a read proves it in one request."""
         task = self.task
+        if task.seen == "":
+            return False
         return task.claim is None or self.attempt > 1 or task.upload is not None or (task.size or 0) > SMALL

@@ -17,7 +17,7 @@ from worker.brake import Brake
 from worker.fidelity import described
 from worker.job import SMALL, Job
 from worker.parts import PartsCopy
-from worker.plan import UNSEEN, Copy, Delete, LookLater, Skip, Why, contradicts, plan
+from worker.plan import Copy, Skip, Why, contradicts, differs, plan, sight
 from worker.transfer import READ_WITHIN, Budget, fetch, turn
 from worker.verdict import Continue, Outcome
 
@@ -39,7 +39,7 @@ class Mirror:
     async def __call__(self, job: Job) -> Outcome | Continue:
         """Do the job, or as much of it as one delivery should. Raises only errors of `common.errors`."""
         source, key = job.route.source, job.task.key
-        if job.compares:
+        if job.expects_nothing_to_do:
             return await self._agree(job, await source.head(key), None)
         async with source.read(key) as reading:
             state = reading.state if reading else None
@@ -49,28 +49,35 @@ class Mirror:
 
     async def _agree(self, job: Job, source: State | None, reading: Reading | None) -> Outcome | Continue:
         task = job.task
-        if contradicts(source, task.claim, task.etag):
-            await self._promise_look(job)
-        target = await job.route.target.head(job.target_key) if self._must_compare(job, source) else UNSEEN
-        step = plan(source, target, task.claim, job.route.deletes)
-        if job.spent and isinstance(step, Copy | Delete):
+        if contradicts(source, task.claim):
+            return await self._look_later(job, source)
+        if task.seen == sight(source):
+            return Outcome(Action.SKIPPED, Why.OVERTAKEN)
+        # Without a source the absence must be proved, else a missing bucket would pass for a key deleted.
+        target = await job.route.target.head(job.target_key, proof=source is None)
+        step = plan(source, target, job.route.deletes)
+        if job.spent and not isinstance(step, Skip):
             return Outcome(Action.SKIPPED, Why.SPENT)
         if isinstance(step, Copy) and source is not None and source.size > SMALL:
             return await self._copy_parts(job, source)
-        if task.upload is not None:
-            await self._parts.abandon(job, task.upload)  # whatever it was to become is not wanted any more
-        if isinstance(step, LookLater):
-            return Outcome(Action.LOOK_LATER, "the source has no such key although the event says created")
+        await self._abandon_upload(job)
         if isinstance(step, Skip):
+            if differs(source, task.claim, task.etag):
+                await self._promise_look(job, seen=sight(source))
             return Outcome(Action.SKIPPED, step.why)
         if isinstance(step, Copy):
             return await (self._copy(job, reading) if reading else self._reread(job))
         return await self._delete(job)
 
-    @staticmethod
-    def _must_compare(job: Job, source: State | None) -> bool:
-        large = source is not None and source.size > SMALL
-        return job.compares or large or (source is None and job.route.deletes == "owned")
+    async def _look_later(self, job: Job, source: State | None) -> Outcome:
+        """Touch nothing, and have the key looked at when the source no longer shows an old state."""
+        await self._promise_look(job, seen=sight(source))
+        await self._abandon_upload(job)
+        return Outcome(Action.LOOK_LATER, f"{job.task.claim}, said the event; the source says otherwise")
+
+    async def _abandon_upload(self, job: Job) -> None:
+        if job.task.upload is not None:  # whatever it was to become is not wanted any more
+            await self._parts.abandon(job, job.task.upload)
 
     async def _reread(self, job: Job) -> Outcome:
         """Copy what the source holds by now, which need not be what was compared."""
@@ -110,8 +117,8 @@ class Mirror:
             await job.route.target.delete(job.target_key)
         return Outcome(Action.DELETED)
 
-    async def _promise_look(self, job: Job) -> None:
-        look = job.task.look()
+    async def _promise_look(self, job: Job, *, seen: str | None = None) -> None:
+        look = job.task.look(seen)
         await self._publisher.publish(look.encode(), lane=job.lane, delay=self._look_after)
         job.promises.append(look)
 

@@ -1,21 +1,11 @@
 """What to do about a key, decided from what was seen: pure, and explored exhaustively by the tests."""
 
 from dataclasses import dataclass
-from enum import Enum, StrEnum
-from typing import Final, Literal
+from enum import StrEnum
+from typing import Literal
 
 from common.store.port import State
 from common.task import Claim
-
-
-class _Unseen(Enum):
-    UNSEEN = "unseen"
-
-
-UNSEEN: Final = _Unseen.UNSEEN
-"""The target was not looked at: it may hold anything."""
-
-Target = State | None | Literal[_Unseen.UNSEEN]
 
 Deletes = Literal["mirror", "owned", "keep"]
 
@@ -48,43 +38,40 @@ class Delete:
     """Delete the key on the target: the source has proved that it has none."""
 
 
-@dataclass(frozen=True, slots=True)
-class LookLater:
-    """Touch nothing: the source contradicts the hint, and may be showing an old state."""
+Step = Skip | Copy | Delete
 
 
-Step = Skip | Copy | Delete | LookLater
+def contradicts(source: State | None, claim: Claim | None) -> bool:
+    """Whether the source denies what the event told: created, and there is no such key; removed, and there
+    is one. It may be showing an old state, or another change was later, or the event is forged."""
+    return (claim is Claim.CREATED and source is None) or (claim is Claim.REMOVED and source is not None)
 
 
-def contradicts(source: State | None, claim: Claim | None, etag: str | None = None) -> bool:
-    """Whether the source's state is not the one the event told of: then somebody must look again later."""
-    if claim is None:
-        return False
-    if claim is Claim.REMOVED:
-        return source is not None
-    return source is None or (etag is not None and etag != source.etag)
+def differs(source: State | None, claim: Claim | None, etag: str | None) -> bool:
+    """Whether the source shows another state than the one that was created by the event: newer, or old."""
+    return claim is Claim.CREATED and source is not None and etag is not None and etag != source.etag
 
 
-def plan(source: State | None, target: Target, claim: Claim | None, deletes: Deletes = "mirror") -> Step:
-    """Return the one step that makes the target agree.
+def sight(source: State | None) -> str:
+    """Return what tells this state of the source from any other, in a task: "" when there is no such key."""
+    return source.identity if source else ""
 
-    `source` None means a definite NoSuchKey; `target` may be UNSEEN, then nothing is skipped on
-    its account. Never deletes on a read that contradicts a claim of creation.
-    """
-    if source is None and claim is Claim.CREATED:
-        return LookLater()
+
+def plan(source: State | None, target: State | None, deletes: Deletes = "mirror") -> Step:
+    """Return the one step that makes the target agree with the source; None is a key that is not there, of
+    the source a definite NoSuchKey. Never asked while the source contradicts an event."""
     if source is None:
         return _without_source(target, deletes)
-    if target is not UNSEEN and target is not None and target.carries(source):
+    if target is not None and target.carries(source):
         return Skip(Why.IN_STEP)
     return Copy()
 
 
-def _without_source(target: Target, deletes: Deletes) -> Step:
+def _without_source(target: State | None, deletes: Deletes) -> Step:
     if target is None:
         return Skip(Why.ABSENT)
     if deletes == "keep":
         return Skip(Why.KEPT)
-    if deletes == "owned" and target is not UNSEEN and target.mark is None:
+    if deletes == "owned" and target.mark is None:
         return Skip(Why.NOT_OWNED)
     return Delete()

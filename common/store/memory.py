@@ -61,7 +61,7 @@ class MemoryBucket:
     def _tick(self) -> str:
         return f"tick {next(self._contents.ticks)}"
 
-    async def head(self, key: str) -> State | None:
+    async def head(self, key: str, *, proof: bool = True) -> State | None:
         """See the port."""
         found = self._objects.get(key)
         return found.state if found else None

@@ -141,8 +141,9 @@ class Bucket(Protocol):
     def name(self) -> str:
         """The bucket's name."""
 
-    async def head(self, key: str) -> State | None:
-        """Return the object's state, None for a definite NoSuchKey."""
+    async def head(self, key: str, *, proof: bool = True) -> State | None:
+        """Return the object's state, None for a definite NoSuchKey. Without `proof` None may also mean that
+        there is no such bucket, and costs one request less."""
 
     def read(self, key: str) -> AbstractAsyncContextManager[Reading | None]:
         """Open the object; None for a definite NoSuchKey."""

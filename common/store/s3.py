@@ -69,14 +69,16 @@ class S3Bucket(MultipartVerbs):
         self._ask = ask
         self._head_counts: bool | None = None  # whether a HEAD tells of tags as a GET does; None: not known
 
-    async def head(self, key: str) -> State | None:
-        """See the port. A HEAD's 404 has no body to tell a missing key from a missing bucket: then a
+    async def head(self, key: str, *, proof: bool = True) -> State | None:
+        """See the port. A HEAD's 404 has no body to tell a missing key from a missing bucket: for a proof a
         GET follows."""
         async with self._request("HEAD", key) as response:
             if response.status == 200:
                 return await self._tagged(key, response)
             if response.status != 404:
                 raise self._failure(response, b"")
+        if not proof:
+            return None
         async with self.read(key) as reading:
             return reading.state if reading else None
 

@@ -70,7 +70,7 @@ class Comparison:
         except HookmirrorError as error:
             return self._failed(name, error)
         self._failures[name] = 0
-        step = plan(source, target, None, route.deletes)
+        step = plan(source, target, route.deletes)
         if isinstance(step, Skip):
             return Finding(Standing.IN_STEP, step.why)
         if isinstance(step, Copy):

@@ -106,7 +106,7 @@ def panel(scene: Scene) -> RenderableType:
         "skipped", _count(actions["skipped"], "cyan"), "nothing left to do: late hooks and second looks"
     )
     later = actions["look_later"]
-    table.add_row("look later", _count(later, "cyan"), "created, said the hook; gone, says the source")
+    table.add_row("look later", _count(later, "cyan"), "the hook said one thing, the source another")
     table.add_row(
         "retried",
         _count(tally.retried, "yellow"),

@@ -89,6 +89,7 @@ async def send(site: Site) -> None:
         await site.source.write(key, b"x" * 100, headers={}, metadata={})
         await deliver(site.hook_url, record(key), record(key))
     for number in (6, 7):  # the second is more than the brake lets pass
+        await site.target.write(f"good/{number}", b"old", headers={}, metadata={})
         await deliver(site.hook_url, record(f"good/{number}", REMOVED))
     await deliver(site.hook_url, record("good/gone before anybody looked"))
     await deliver(site.hook_url, record("good/4", "s3:ObjectTagging:Put"))

@@ -73,6 +73,29 @@ async def test_a_forged_delete_changes_nothing(anywhere: Site) -> None:
     assert await anywhere.target.head("precious") is not None
 
 
+async def test_forged_hooks_over_keys_in_step_change_nothing_and_cost_two_requests_each(
+    anywhere: Site,
+) -> None:
+    async with gate(anywhere.source_endpoint) as source, gate(anywhere.target_endpoint) as target:
+        anywhere.source_endpoint, anywhere.target_endpoint = source.endpoint, target.endpoint
+        await services(anywhere)
+        keys = [f"precious/{n}" for n in range(20)]
+        for key in keys:
+            await deliver(anywhere.hook_url, await put(anywhere, key, key.encode()))
+        await in_step(anywhere)
+        before = [await anywhere.target.head(key) for key in keys]
+        for asked in (source.asked, target.asked):
+            asked.clear()
+        etags = [state.etag for state in before if state]
+        for n, key in enumerate(keys):
+            forged = (record(key), record(key, eTag=etags[n]), record(key, REMOVED))[n % 3]
+            await deliver(anywhere.hook_url, forged)
+        await in_step(anywhere)  # with the looks that doubt has promised
+        assert {*source.asked, *target.asked} == {"GET", "HEAD"}
+        assert len(source.asked) + len(target.asked) <= 2 * len(keys)
+        assert [await anywhere.target.head(key) for key in keys] == before
+
+
 async def test_a_worker_killed_in_mid_copy_leaves_its_work_to_another(over_rabbit: Site) -> None:
     async with gate(over_rabbit.target_endpoint) as slow:
         over_rabbit.target_endpoint = slow.endpoint

@@ -20,11 +20,14 @@ class Gate:
         self.holds: Held = lambda method, path: False
         self.open = asyncio.Event()
         self.held: list[str] = []
+        self.asked: list[str] = []
+        """The methods of all requests, in the order in which they came."""
         self._late: set[asyncio.Task[tuple[int, dict[str, str], bytes]]] = set()
         self.endpoint = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Take a request, wait if need be, send it on."""
+        self.asked.append(request.method)
         body = await request.read()
         # A task of its own: the server cancels a handler whose client is gone, and the point is to go on.
         task = asyncio.create_task(self._pass(request.method, request.raw_path, dict(request.headers), body))

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from common.store.port import MARK, State
 from common.task import Claim
-from worker.plan import UNSEEN, Copy, Delete, LookLater, Skip, Step, Target, contradicts, plan
+from worker.plan import Copy, Delete, Skip, Step, contradicts, differs, plan, sight
 
 ABSENT, A, B = 0, 1, 2
 
@@ -30,7 +30,7 @@ TARGET: tuple[State | None, ...] = (
     *(State(s.etag, s.size, metadata={MARK: s.identity}) for s in SOURCE if s is not None),
 )
 
-Decide = Callable[[State | None, Target, Claim | None], Step]
+Decide = Callable[[State | None, State | None], Step]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Protocol:
 
     promises: bool = True
     """Publish the look before the write."""
+    looks_again: bool = True
+    """Publish a look for a hint that the source contradicts."""
     decide: Decide = plan
     obeys: bool = False
     """Believe the event instead of looking at the source."""
@@ -64,11 +66,25 @@ class Faults:
 
 class Message(NamedTuple):
     """`hint`: the value an event told of, -1 for a look. `back`: delivered before. `waits`: the writes
-    that a look must not come before."""
+    that a look must not come before. `seen`: what the source showed when it contradicted a hint, else -1."""
 
     hint: int
     back: bool = False
     waits: tuple[int, ...] = ()
+    seen: int = -1
+
+    @property
+    def claim(self) -> Claim | None:
+        """What the event said had happened."""
+        if self.hint < 0:
+            return None
+        return Claim.CREATED if self.hint else Claim.REMOVED
+
+    @property
+    def etag(self) -> str | None:
+        """The ETag that the event named."""
+        state = SOURCE[self.hint] if self.hint > 0 else None
+        return state.etag if state else None
 
 
 class Worker(NamedTuple):
@@ -215,14 +231,30 @@ class Explorer:
             )
 
     def reads(self, rest: World, worker: Worker) -> Iterator[Move]:
-        """Look at the source; if it contradicts the hint, have somebody look again."""
+        """Look at the source; what contradicts the hint is looked at again later."""
         if self.protocol.obeys and worker.message.hint >= 0:
             hint = worker.message.hint
-            yield from self.decides(rest, worker._replace(value=hint, proved=False), f"obeys {name(hint)}")
+            obeying = worker._replace(at="compares", value=hint, proved=False)
+            yield f"obeys {name(hint)}", self.with_worker(rest, obeying)
             return
         for value in {rest.source, rest.shown}:
-            yield from self.decides(rest, worker._replace(value=value), f"reads {name(value)}")
+            yield f"reads {name(value)}", self.after_read(rest, worker._replace(value=value))
         yield from self.refused(rest, worker)
+
+    def after_read(self, rest: World, worker: Worker) -> World:
+        """The world after the source showed `worker.value`."""
+        message, source = worker.message, SOURCE[worker.value]
+        if contradicts(source, message.claim):
+            return self.look_again(rest, worker)
+        if message.seen >= 0 and sight(SOURCE[message.seen]) == sight(source):
+            return rest  # overtaken: acknowledged
+        return self.with_worker(rest, worker._replace(at="compares"))
+
+    def look_again(self, rest: World, worker: Worker) -> World:
+        """The world with a look at what the source shows."""
+        if not self.protocol.looks_again:
+            return rest
+        return rest._replace(queue=(*rest.queue, Message(-1, seen=worker.value)))
 
     def refused(self, rest: World, worker: Worker) -> Iterator[Move]:
         """The source answers 403: try again, unless a mutant believes it means absent."""
@@ -230,7 +262,7 @@ class Explorer:
             return
         rest = rest._replace(budget=spend(rest.budget, REFUSAL))
         if self.protocol.error_is_absent:
-            yield from self.decides(rest, worker._replace(value=ABSENT, proved=False), "is refused")
+            yield "is refused", self.after_read(rest, worker._replace(value=ABSENT, proved=False))
         else:
             yield "is refused, retries", self.again(rest, worker)
 
@@ -240,33 +272,19 @@ class Explorer:
             return rest
         return rest._replace(queue=(*rest.queue, worker.message._replace(back=True)))
 
-    def decides(self, rest: World, worker: Worker, what: str) -> Iterator[Move]:
-        message, source = worker.message, SOURCE[worker.value]
-        claim = None if message.hint < 0 else (Claim.CREATED if message.hint else Claim.REMOVED)
-        hinted = SOURCE[message.hint] if message.hint > 0 else None
-        if contradicts(source, claim, hinted.etag if hinted else None):
-            rest = rest._replace(queue=(*rest.queue, Message(-1)))
-        if message.hint < 0 or message.back:
-            yield what, self.with_worker(rest, worker._replace(at="compares"))
-            return
-        yield what, self.follow(rest, worker, self.protocol.decide(source, UNSEEN, claim), reread=False)
-
     def compares(self, rest: World, worker: Worker) -> Iterator[Move]:
-        """HEAD the target, then decide."""
-        message = worker.message
-        claim = None if message.hint < 0 else (Claim.CREATED if message.hint else Claim.REMOVED)
-        step = self.protocol.decide(SOURCE[worker.value], TARGET[rest.target], claim)
-        yield f"sees {name(rest.target)} on the target", self.follow(rest, worker, step, reread=True)
-
-    def follow(self, rest: World, worker: Worker, step: Step, *, reread: bool) -> World:
-        """The world after the decision."""
-        if isinstance(step, Skip | LookLater):
-            return rest  # acknowledged
-        if isinstance(step, Copy) and reread:
-            return self.with_worker(rest, worker._replace(at="rereads"))
-        if isinstance(step, Delete):
-            worker = worker._replace(value=ABSENT)
-        return self.with_worker(rest, worker._replace(at="promises"))
+        """HEAD the target, then do what is decided."""
+        message, source = worker.message, SOURCE[worker.value]
+        step = self.protocol.decide(source, TARGET[rest.target])
+        if isinstance(step, Skip):
+            other = differs(source, message.claim, message.etag)
+            after = self.look_again(rest, worker) if other else rest  # acknowledged
+        elif isinstance(step, Copy) and (message.hint < 0 or message.back):
+            after = self.with_worker(rest, worker._replace(at="rereads"))
+        else:
+            value = ABSENT if isinstance(step, Delete) else worker.value
+            after = self.with_worker(rest, worker._replace(at="promises", value=value))
+        yield f"sees {name(rest.target)} on the target", after
 
     def rereads(self, rest: World, worker: Worker) -> Iterator[Move]:
         """Copy what the source holds by now; nothing is a reason to start over."""

@@ -14,6 +14,7 @@ SHIPPED = {
     "a crash, its write late": (2, Faults(crashes=1)),
     "a crash and a timeout, both writes late": (2, Faults(crashes=1, timeouts=1)),
     "a crash and a stale source": (2, Faults(crashes=1, stale=True)),
+    "a timeout and a stale source": (2, Faults(timeouts=1, stale=True)),
     "a crash and a refusal": (2, Faults(crashes=1, refusals=1)),
     "a crash, a zombie, a doubled hint, a stale source": (
         1,
@@ -59,11 +60,18 @@ def test_no_interleaving_of_what_may_go_wrong_leaves_target_and_source_apart() -
     ("mutant", "faults", "symptom"),
     [
         (Protocol(promises=False), Faults(crashes=1), "ends with"),
+        (Protocol(looks_again=False), Faults(stale=True), "ends with"),
         (Protocol(error_is_absent=True), Faults(refusals=1), "deletes without proof"),
         (Protocol(obeys=True), Faults(), "deletes without proof"),
         (Protocol(obeys=True, promises=False), Faults(), ""),
     ],
-    ids=["no write-ahead look", "delete on any error", "obey the event", "obey the event, no look"],
+    ids=[
+        "no write-ahead look",
+        "no look at a contradiction",
+        "delete on any error",
+        "obey the event",
+        "obey the event, no look",
+    ],
 )
 def test_a_mutant_is_caught(mutant: Protocol, faults: Faults, symptom: str) -> None:
     ways = [way for job in jobs(mutant, 2, faults) if (way := explore(job)[1])]

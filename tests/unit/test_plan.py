@@ -6,7 +6,7 @@ import pytest
 
 from common.store.port import MARK, State
 from common.task import Claim
-from worker.plan import UNSEEN, Copy, Delete, Deletes, LookLater, Skip, Step, Target, Why, contradicts, plan
+from worker.plan import Copy, Delete, Deletes, Skip, Step, Why, contradicts, differs, plan, sight
 
 SOURCE = State("etag", 10, "Mon", "v1")
 NEWER = State("etag2", 11, "Tue", "v2")
@@ -23,14 +23,12 @@ STRANGER = State("other", 10, "later")
 ADOPTED = State("etag", 10, "whenever")
 """The same bytes, copied by somebody else."""
 
-CLAIMS = (None, Claim.CREATED, Claim.REMOVED)
 DELETES: tuple[Deletes, ...] = ("mirror", "owned", "keep")
 
 
 @pytest.mark.parametrize(
     ("target", "step"),
     [
-        (UNSEEN, Copy()),
         (None, Copy()),
         (copy_of(SOURCE), Skip(Why.IN_STEP)),
         (ADOPTED, Skip(Why.IN_STEP)),
@@ -38,20 +36,11 @@ DELETES: tuple[Deletes, ...] = ("mirror", "owned", "keep")
         (STRANGER, Copy()),
     ],
 )
-@pytest.mark.parametrize("claim", CLAIMS)
 @pytest.mark.parametrize("deletes", DELETES)
 def test_a_source_that_is_there_is_copied_unless_the_target_carries_it(
-    target: Target, step: Step, claim: Claim | None, deletes: Deletes
+    target: State | None, step: Step, deletes: Deletes
 ) -> None:
-    assert plan(SOURCE, target, claim, deletes) == step
-
-
-@pytest.mark.parametrize("target", [UNSEEN, None, copy_of(SOURCE), STRANGER])
-@pytest.mark.parametrize("deletes", DELETES)
-def test_a_read_that_contradicts_a_claim_of_creation_touches_nothing(
-    target: Target, deletes: Deletes
-) -> None:
-    assert plan(None, target, Claim.CREATED, deletes) == LookLater()
+    assert plan(SOURCE, target, deletes) == step
 
 
 KEPT = Skip(Why.KEPT)
@@ -61,9 +50,6 @@ FOREIGN = Skip(Why.NOT_OWNED)
 @pytest.mark.parametrize(
     ("target", "deletes", "step"),
     [
-        (UNSEEN, "mirror", Delete()),
-        (UNSEEN, "owned", Delete()),  # the worker always looks first on such a route
-        (UNSEEN, "keep", KEPT),
         (None, "mirror", Skip(Why.ABSENT)),
         (None, "owned", Skip(Why.ABSENT)),
         (None, "keep", Skip(Why.ABSENT)),
@@ -75,49 +61,54 @@ FOREIGN = Skip(Why.NOT_OWNED)
         (STRANGER, "keep", KEPT),
     ],
 )
-@pytest.mark.parametrize("claim", [None, Claim.REMOVED])
 def test_a_source_that_is_proven_absent_is_deleted_as_the_route_allows(
-    target: Target, deletes: Deletes, step: Step, claim: Claim | None
+    target: State | None, deletes: Deletes, step: Step
 ) -> None:
-    assert plan(None, target, claim, deletes) == step
+    assert plan(None, target, deletes) == step
 
 
 def test_nothing_is_ever_deleted_while_the_source_has_it() -> None:
-    targets: tuple[Target, ...] = (UNSEEN, None, copy_of(SOURCE), ADOPTED, STRANGER)
-    for target, claim, deletes in itertools.product(targets, CLAIMS, DELETES):
-        assert plan(SOURCE, target, claim, deletes) != Delete()
+    targets = (None, copy_of(SOURCE), ADOPTED, STRANGER)
+    for target, deletes in itertools.product(targets, DELETES):
+        assert plan(SOURCE, target, deletes) != Delete()
 
 
 def test_a_step_once_done_leaves_nothing_to_do_for_a_look() -> None:
-    assert plan(SOURCE, copy_of(SOURCE), None) == Skip(Why.IN_STEP)
-    assert plan(None, None, None) == Skip(Why.ABSENT)
+    assert plan(SOURCE, copy_of(SOURCE)) == Skip(Why.IN_STEP)
+    assert plan(None, None) == Skip(Why.ABSENT)
 
 
 def test_deletes_are_mirrored_unless_told_otherwise() -> None:
-    assert plan(None, STRANGER, None) == Delete()
+    assert plan(None, STRANGER) == Delete()
 
 
 @pytest.mark.parametrize(
-    ("source", "claim", "etag", "contradiction"),
+    ("source", "claim", "etag", "contradiction", "difference"),
     [
-        (SOURCE, None, None, False),
-        (SOURCE, None, "other", False),  # a look claims nothing
-        (None, None, None, False),
-        (SOURCE, Claim.CREATED, None, False),
-        (SOURCE, Claim.CREATED, "etag", False),
-        (SOURCE, Claim.CREATED, "other", True),  # an old state, or a newer one
-        (None, Claim.CREATED, None, True),
-        (None, Claim.CREATED, "etag", True),
-        (None, Claim.REMOVED, None, False),
-        (None, Claim.REMOVED, "etag", False),
-        (SOURCE, Claim.REMOVED, None, True),
-        (SOURCE, Claim.REMOVED, "etag", True),
+        (SOURCE, None, None, False, False),
+        (SOURCE, None, "other", False, False),  # a look claims nothing
+        (None, None, None, False, False),
+        (SOURCE, Claim.CREATED, None, False, False),
+        (SOURCE, Claim.CREATED, "etag", False, False),
+        (SOURCE, Claim.CREATED, "other", False, True),  # an old state, or a newer one
+        (None, Claim.CREATED, None, True, False),
+        (None, Claim.CREATED, "etag", True, False),
+        (None, Claim.REMOVED, None, False, False),
+        (None, Claim.REMOVED, "etag", False, False),
+        (SOURCE, Claim.REMOVED, None, True, False),
+        (SOURCE, Claim.REMOVED, "etag", True, False),
     ],
 )
-def test_a_source_in_another_state_than_claimed_contradicts(
-    source: State | None, claim: Claim | None, etag: str | None, contradiction: bool
+def test_a_source_in_another_state_than_claimed_contradicts_or_differs(
+    source: State | None, claim: Claim | None, etag: str | None, contradiction: bool, difference: bool
 ) -> None:
-    assert contradicts(source, claim, etag) is contradiction
+    assert contradicts(source, claim) is contradiction
+    assert differs(source, claim, etag) is difference
+
+
+def test_what_was_seen_of_the_source_tells_its_states_apart() -> None:
+    assert len({sight(None), sight(SOURCE), sight(NEWER)}) == 3
+    assert sight(SOURCE) == sight(State("etag", 10, "Mon", "v1"))
 
 
 @pytest.mark.parametrize(
