@@ -9,6 +9,7 @@
     │   ├── TooMany           429
     │   ├── Slow              408
     │   ├── NotOurs           403
+    │   ├── BadSignature      403
     │   └── TooLarge          413
     ├── TryAgain              the worker retries; `counts` says whether it was an attempt
     │   ├── StoreAway         timeout, reset, 5xx, or an answer nobody knows
@@ -18,6 +19,7 @@
     │   ├── UploadGone        the copy in parts that was under way is no more: begin it anew
     │   ├── SourceMoved       the object changed while it was read       (does not count)
     │   ├── QueueAway         the broker cannot take a message now       (does not count)
+    │   ├── SenderAway        who sent a hook does not answer what it makes us ask (does not count)
     │   ├── KeyBusy           another delivery of this key is under way  (does not count)
     │   ├── Throttled         the store asks for patience                (does not count)
     │   └── RouteDown         refused for every object: credentials, a missing bucket (does not count)
@@ -90,6 +92,13 @@ class NotOurs(BadRequest):
     answer = "not for a bucket of ours"
 
 
+class BadSignature(BadRequest):
+    """A hook that is signed, and not by whom it names."""
+
+    status = 403
+    answer = "bad signature"
+
+
 class TooLarge(BadRequest):
     """The body is larger than a hook can be."""
 
@@ -139,6 +148,14 @@ class Corrupt(TryAgain):
 
 class QueueAway(TryAgain):
     """The queue has not confirmed a message in time; nothing may be acknowledged upstream."""
+
+    counts = False
+    patience = 5
+
+
+class SenderAway(TryAgain):
+    """A sender has to be asked something before its hook can be believed, and has given no good answer: it is
+    to send the hook again."""
 
     counts = False
     patience = 5

@@ -19,6 +19,7 @@ from receiver.admission import Admission, Call
 from receiver.hook import HookEndpoint
 from receiver.metrics import HookMetrics
 from receiver.routing import Routing
+from receiver.sns import SnsTopics
 from receiver.spool import SpoolingPublisher
 
 READY_WITHIN = 1.0
@@ -31,14 +32,19 @@ OTHER_METHODS = ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 def make_app(
-    settings: Settings, queue: Queue, metrics: HookMetrics, spool: SpoolingPublisher | None = None
+    settings: Settings,
+    queue: Queue,
+    metrics: HookMetrics,
+    spool: SpoolingPublisher | None = None,
+    *,
+    topics: SnsTopics,
 ) -> FastAPI:
     """Return the application: hooks at the path of `receiver.public_url`, /ping, /healthz, /readyz.
 
-    Hooks go to `queue`; with a `spool`, through it.
+    Hooks go to `queue`; with a `spool`, through it. `topics` opens Amazon's envelopes.
     """
     routing = Routing(settings.routes, settings.stores)
-    hook = HookEndpoint(spool or queue, routing, settings.receiver.public_url, metrics)
+    hook = HookEndpoint(spool or queue, routing, settings.receiver.public_url, metrics, topics)
     admission = Admission(settings.receiver, time.monotonic)
     app = FastAPI(title="hookmirror receiver", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -106,7 +112,7 @@ async def _readiness(queue: Queue, spool: SpoolingPublisher | None) -> dict[str,
 
 
 def _log_hook(answer: dict[str, Any]) -> None:
-    if "signature" not in answer:
+    if "queued" in answer:
         level = logging.WARNING if answer["buried"] else logging.INFO
         log(Action.HOOK, "hook queued", level=level, **answer)
 
@@ -118,7 +124,7 @@ def _headers(error: BadRequest) -> dict[str, str]:
 
 
 def _refusal(error: Exception) -> Response:
-    """The one table from error to status: a sentence, and never a 5xx but for the queue."""
+    """The one table from error to status: a sentence, and a 5xx only for a queue or a sender that is away."""
     if isinstance(error, BadRequest):
         # Who sends too many shall not fill the log as well; they are counted.
         level = logging.DEBUG if isinstance(error, TooMany) else logging.WARNING

@@ -11,10 +11,11 @@ from common.queue.port import Lane, Publisher
 from common.task import Task
 from common.telemetry import Action, log
 from receiver import handshake
-from receiver.dialects import s3
+from receiver.dialects import s3, sns
 from receiver.intake import all_durable, parse_json, read_bounded
 from receiver.metrics import HookMetrics
 from receiver.routing import Routing
+from receiver.sns import SnsTopics
 
 MAX_RECORDS = 1000
 
@@ -32,20 +33,32 @@ class HookEndpoint:
     """Takes the bodies of hooks. `public_url` is the URL as registered at the sender."""
 
     def __init__(
-        self, publisher: Publisher, routing: Routing, public_url: str | None, metrics: HookMetrics
+        self,
+        publisher: Publisher,
+        routing: Routing,
+        public_url: str | None,
+        metrics: HookMetrics,
+        topics: SnsTopics,
     ) -> None:
         self._publisher = publisher
         self._metrics = metrics
         self._routing = routing
         self._public_url = public_url
+        self._topics = topics
 
     async def __call__(self, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
         """Return the JSON to answer 200 with. Raises `BadRequest` for what is no hook for us, `QueueAway`
-        when not every record became durable in time."""
+        when not every record became durable in time, `SenderAway` when Amazon did not answer in time."""
         body = parse_json(await read_bounded(chunks))
-        if isinstance(body, dict) and (subscription := handshake.parse(body)):
+        if envelope := sns.parse(body):
+            records = await self._topics.open(envelope)
+            if records is None:
+                return {"subscription": envelope.topic}
+        elif isinstance(body, dict) and (subscription := handshake.parse(body)):
             return {"signature": self._confirm(subscription)}
-        accepted = await self._accept(s3.records(body))
+        else:
+            records = s3.records(body)
+        accepted = await self._accept(records)
         return {"queued": accepted.queued, "ignored": accepted.ignored, "buried": accepted.buried}
 
     def _confirm(self, subscription: handshake.Subscription) -> str:

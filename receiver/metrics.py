@@ -5,6 +5,7 @@ from typing import Any
 
 from common.errors import (
     BadRequest,
+    BadSignature,
     HookmirrorError,
     NoSuchPath,
     NotAHook,
@@ -22,6 +23,7 @@ from receiver.spool import SpoolingPublisher, waiting
 REFUSALS: dict[type[BadRequest], str] = {
     NotAHook: "not_a_hook",
     NotOurs: "not_ours",
+    BadSignature: "bad_signature",
     TooLarge: "too_large",
     NoSuchPath: "not_found",
     NotAllowed: "not_allowed",
@@ -54,11 +56,13 @@ class HookMetrics:
 
     @harmless
     def answered(self, answer: dict[str, Any]) -> None:
-        """A hook was answered with 200 and `answer`."""
-        confirmed = "signature" in answer
-        self._hooks["confirmed" if confirmed else "accepted"].inc()
-        if not confirmed:
+        """A hook was answered with 200 and `answer`: how many records were queued, or else something about a
+        subscription."""
+        if "queued" in answer:
+            self._hooks["accepted"].inc()
             self._last.set(time.time())
+        else:
+            self._hooks["confirmed"].inc()
 
     @harmless
     def refused(self, error: Exception) -> None:

@@ -1,7 +1,7 @@
 """The receiver put together: from settings to a running HTTP server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import unquote
@@ -17,20 +17,28 @@ from common.telemetry import Action, log
 from common.web import listen, serve
 from receiver.app import make_app
 from receiver.metrics import HookMetrics, SpoolMetrics
+from receiver.sns import SnsTopics
 from receiver.spool import Drainer, SpoolingPublisher
 
 GRACE = 10
 """Seconds for the hooks in hand to be answered after a stop."""
 
 
-async def run(settings: Settings, queue: Queue, stop: asyncio.Event, metrics: Metrics) -> None:
+async def run(
+    settings: Settings,
+    queue: Queue,
+    stop: asyncio.Event,
+    metrics: Metrics,
+    *,
+    make_topics: Callable[[tuple[str, ...]], SnsTopics] = SnsTopics,
+) -> None:
     """Serve until `stop` is set, then answer what has come in. Raises `ConfigError` for a taken port, or a
     spool that cannot be used."""
     receiver = settings.receiver
-    # The server ends first, for its last hooks may go to the spool.
-    async with _spooling(settings, queue, metrics) as spool:
+    # The server ends first, for its last hooks may go to the spool, or wait for Amazon.
+    async with _spooling(settings, queue, metrics) as spool, make_topics(receiver.sns_topics) as topics:
         counts = HookMetrics(metrics)
-        app = make_app(settings, queue, counts, spool)
+        app = make_app(settings, queue, counts, spool, topics=topics)
         limits = Limits(connections=receiver.max_connections)
         with listen("receiver", receiver.host, receiver.port) as listener:
             log(

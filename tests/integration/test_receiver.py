@@ -386,7 +386,7 @@ async def test_an_event_that_concerns_no_object_is_acknowledged_and_not_queued(
     assert await receiver.is_empty()
 
 
-@pytest.mark.parametrize("name", [name for name in names() if name != "mcs/subscription_confirmation"])
+@pytest.mark.parametrize("name", [name for name in names() if "Type" not in sample(name)])
 async def test_every_senders_sample_is_acknowledged(receiver: Receiver, name: str) -> None:
     assert (await receiver.post(raw(name))).status == 200
     assert (await receiver.queue.counts()).dead == 0

@@ -17,6 +17,8 @@ class Proxy:
     seen: list[str] = field(default_factory=list)
     """The method and what it was about: a URL, or the host and port of a tunnel."""
     port: int = 0
+    leads: dict[str, int] = field(default_factory=dict)
+    """To which port of this machine a tunnel leads, by "host:port"; without an entry to the same port."""
 
     @property
     def url(self) -> str:
@@ -34,7 +36,8 @@ class Proxy:
                 await writer.drain()
             elif method == "CONNECT":
                 self.seen.append(f"CONNECT {target}")
-                await self._tunnel(reader, writer, int(target.rpartition(":")[2]))
+                port = self.leads.get(target) or int(target.rpartition(":")[2])
+                await self._tunnel(reader, writer, port)
             else:
                 self.seen.append(f"{method} {target}")
                 await self._forward(method, target, headers, reader, writer)

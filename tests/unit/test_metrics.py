@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from common.admin import make_app, sample
 from common.errors import (
+    BadSignature,
     BrakeOn,
     HookmirrorError,
     KeyBusy,
@@ -22,6 +23,7 @@ from common.errors import (
     QueueAway,
     Refused,
     RouteDown,
+    SenderAway,
     Slow,
     StoreAway,
     TooLarge,
@@ -329,12 +331,14 @@ def test_the_brake_is_on_from_the_first_delete_it_holds_until_a_window_after_the
     [
         (NotAHook("no"), "not_a_hook"),
         (NotOurs("no"), "not_ours"),
+        (BadSignature("no"), "bad_signature"),
         (TooLarge("no"), "too_large"),
         (NoSuchPath("no"), "not_found"),
         (NotAllowed("no"), "not_allowed"),
         (TooMany("no"), "too_many"),
         (Slow("no"), "slow"),
         (QueueAway("away"), "deferred"),
+        (SenderAway("away"), "deferred"),
         (HookmirrorError("else"), "deferred"),
         (ConnectionError("the sender went away"), "incomplete"),
     ],

@@ -1,6 +1,8 @@
 """S3 event records as each sender writes them."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,8 +43,25 @@ SAMPLES = [
     ("ceph/object_created_put", "photos", "a+b%20c/日本.txt", CREATED, "37b51d194a7513e45b56f6524f2d51f2"),
     ("ceph/object_created_multipart", "photos", "disk.img", CREATED, "1a79a4d60de6718e8e5b326e338ae533-2"),
     ("ceph/object_removed", "photos", "a+b%20c/日本.txt", REMOVED, None),
+    ("plain/object_created_bare", "photos", "bare/a b.txt", CREATED, None),
+    ("plain/object_created_loose", "photos", "a%2Fb+c%252B.txt", CREATED, "37b51d194a7513e45b56f6524f2d51f2"),
+    (
+        "sns/notification_raw",
+        "photos",
+        "summer+2024/caf%C3%A9+%2B+1.jpg",
+        CREATED,
+        "d41d8cd98f00b204e9800998ecf8427e",
+    ),
 ]
-OF_NO_KEY = {"mcs/subscription_confirmation", "mcs/object_acl", "aws/test_event"}
+OF_NO_KEY = {"mcs/subscription_confirmation", "mcs/object_acl", "aws/test_event", "plain/test_event_record"}
+ENVELOPES = {
+    "sns/subscription_confirmation",
+    "sns/unsubscribe_confirmation",
+    "sns/notification_v1",
+    "sns/notification_v2",
+    "sns/notification_test_event",
+}
+"""Read by tests of `receiver.dialects.sns`."""
 
 
 @pytest.mark.parametrize(("name", "bucket", "key", "claim", "etag"), SAMPLES)
@@ -58,10 +77,52 @@ def test_the_record_of_each_sender_is_understood(
 
 
 def test_every_sample_on_disk_is_in_a_table() -> None:
-    assert set(names()) == {name for name, *_ in SAMPLES} | OF_NO_KEY
+    assert set(names()) == {name for name, *_ in SAMPLES} | OF_NO_KEY | ENVELOPES
 
 
-def test_a_lone_test_event_is_a_hook_without_records() -> None:
+def is_hex(sequencer: object) -> bool:
+    return isinstance(sequencer, str) and int(sequencer, 16) > 0
+
+
+def is_created(record: Any) -> bool:
+    return parse(record).claim is CREATED
+
+
+VARIANTS: dict[str, Callable[[Any], bool]] = {
+    "a sequencer that is a number": lambda record: isinstance(about(record).get("sequencer"), int),
+    "a hex sequencer": lambda record: is_hex(about(record).get("sequencer")),
+    "no sequencer": lambda record: "sequencer" not in about(record),
+    "a creation without an eTag": lambda record: is_created(record) and not parse(record).etag,
+    "a creation without a size": lambda record: is_created(record) and "size" not in about(record),
+    "a removal without an eTag": lambda record: not is_created(record) and "eTag" not in about(record),
+    "a removal without a size": lambda record: not is_created(record) and "size" not in about(record),
+    "etag": lambda record: bool(about(record).get("etag")),
+    "eTag": lambda record: bool(about(record).get("eTag")),
+    "a quoted etag": lambda record: about(record).get("etag", "").startswith('"'),
+    "a size that is a number": lambda record: isinstance(about(record).get("size"), int),
+    "a size that is a string": lambda record: isinstance(about(record).get("size"), str),
+    "a form-encoded key": lambda record: "%2B" in about(record)["key"] and "+" in about(record)["key"],
+    "a key with its slash encoded": lambda record: "%2F" in about(record)["key"],
+    "a raw key": lambda record: not about(record)["key"].isascii(),
+    "a name with its prefix": lambda record: record["eventName"].startswith("s3:"),
+    "a name without its prefix": lambda record: record["eventName"].startswith("Object"),
+}
+
+
+def about(record: Any) -> Any:
+    """The part of a record that is about the object."""
+    return record["s3"]["object"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_that_senders_write_is_in_a_sample_on_disk(variant: str) -> None:
+    found = [name for name, *_ in SAMPLES if any(map(VARIANTS[variant], records(sample(name))))]
+    assert found
+
+
+def test_a_test_event_comes_alone_or_as_a_record() -> None:
+    [record] = records(sample("plain/test_event_record"))
+    assert parse(record) == Event("s3:TestEvent", "photos", "", False, None, None)
     assert records(sample("aws/test_event")) == []
 
 

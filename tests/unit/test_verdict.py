@@ -33,7 +33,7 @@ BURIED = "buried"
 
 PLACES: dict[type[HookmirrorError], str] = {
     errors.HookmirrorError: RETRIED_AND_COUNTED,
-    # None of the next ten should reach a worker; one that does is a defect, and a defect is retried.
+    # None of the next eleven should reach a worker; one that does is a defect, and a defect is retried.
     errors.ConfigError: RETRIED_AND_COUNTED,
     errors.BadRequest: RETRIED_AND_COUNTED,
     errors.NotAHook: RETRIED_AND_COUNTED,
@@ -42,6 +42,7 @@ PLACES: dict[type[HookmirrorError], str] = {
     errors.TooMany: RETRIED_AND_COUNTED,
     errors.Slow: RETRIED_AND_COUNTED,
     errors.NotOurs: RETRIED_AND_COUNTED,
+    errors.BadSignature: RETRIED_AND_COUNTED,
     errors.TooLarge: RETRIED_AND_COUNTED,
     errors.LostDelivery: RETRIED_AND_COUNTED,
     errors.TryAgain: RETRIED_AND_COUNTED,
@@ -52,6 +53,7 @@ PLACES: dict[type[HookmirrorError], str] = {
     errors.UnknownRoute: RETRIED_AND_COUNTED,
     errors.Corrupt: RETRIED_AND_COUNTED,
     errors.QueueAway: RETRIED_FOR_FREE,
+    errors.SenderAway: RETRIED_FOR_FREE,  # of the receiver's alone, too
     errors.KeyBusy: RETRIED_FOR_FREE,
     errors.Throttled: RETRIED_FOR_FREE,
     errors.RouteDown: RETRIED_FOR_FREE,
