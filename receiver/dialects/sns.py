@@ -7,7 +7,6 @@ topic allows.
 """
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -115,10 +114,11 @@ def _text(body: Mapping[str, object], name: str) -> str:
 def _signature(written: str) -> bytes:
     try:
         signature = base64.b64decode(written, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise NotAHook("Signature of an SNS envelope is not base64") from error
-    if not signature:
-        raise NotAHook("Signature of an SNS envelope is empty")
+    except ValueError:
+        signature = b""
+    # Even so Python lets padding pass that is too long, or hides bits.
+    if not signature or base64.b64encode(signature).decode() != written:
+        raise NotAHook("Signature of an SNS envelope is not base64")
     return signature
 
 

@@ -20,6 +20,7 @@ from common.errors import ConfigError, QueueAway
 from common.metrics import Metrics
 from common.queue.memory import MemoryQueue
 from common.queue.port import Counts, Lane
+from common.service import Program
 from common.settings import Settings
 from common.task import Claim, Task
 from console.demo.weed import free_ports
@@ -77,14 +78,16 @@ class Answer:
 class Receiver:
     """A running receiver, and a client that is its only sender."""
 
-    def __init__(self, queue: MemoryQueue, settings: Settings, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, queue: MemoryQueue, settings: Settings, session: aiohttp.ClientSession, run: Program
+    ) -> None:
         self.queue = queue
         self.metrics = Metrics(route.id for route in settings.routes)
         self.port = settings.receiver.port
         self.stop = asyncio.Event()
         self._path = urlsplit(settings.receiver.public_url or "/webhook").path or "/"
         self._session = session
-        self._running = asyncio.create_task(program.run(settings, queue, self.stop, self.metrics))
+        self._running = asyncio.ensure_future(run(settings, queue, self.stop, self.metrics))
 
     async def answers(self) -> bool:
         """Whether it takes connections. Raises what ended it, if anything has."""
@@ -130,11 +133,18 @@ class Receiver:
 @asynccontextmanager
 async def serving(queue: MemoryQueue, **receiver: Any) -> AsyncIterator[Receiver]:
     """Run the receiver on a free port of loopback; stop it in good order."""
+    async with running(program.run, queue, **receiver) as server:
+        yield server
+
+
+@asynccontextmanager
+async def running(run: Program, queue: MemoryQueue, /, **receiver: Any) -> AsyncIterator[Receiver]:
+    """The same, put together by `run`."""
     [port] = free_ports(1)
     about = {"host": "127.0.0.1", "port": port, "public_url": PUBLIC_URL} | receiver
     settings = Settings.model_validate(SETTINGS | {"receiver": about})
     session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
-    server = Receiver(queue, settings, session)
+    server = Receiver(queue, settings, session, run)
     try:
         await until(server.answers, "the receiver answers")
         yield server
