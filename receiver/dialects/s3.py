@@ -17,7 +17,13 @@ MAX_KEY = 1024
 """Bytes of UTF-8 in the longest key S3 knows."""
 
 _CREATED = ("ObjectCreated:", "PutObject", "PostObject", "CopyObject", "CompleteMultipartUpload")
-_REMOVED = ("ObjectRemoved:", "LifecycleExpiration:", "DeleteObject")
+_REMOVED = (
+    "ObjectRemoved:",
+    "LifecycleExpiration:",
+    "DeleteObject",
+    "ObjectLifecycle:Expiration:Current",  # Ceph's name for it, which newer versions have beside S3's
+    "ObjectLifecycle:Expiration:DeleteMarker",
+)
 _TOUCHED = ("ObjectTagging:", "ObjectRestore:Completed")
 
 

@@ -42,6 +42,7 @@ SAMPLES = [
     ("minio/object_removed", "photos", "summer%2Fa+b.jpg", REMOVED, None),
     ("ceph/object_created_put", "photos", "a+b%20c/日本.txt", CREATED, "37b51d194a7513e45b56f6524f2d51f2"),
     ("ceph/object_created_multipart", "photos", "disk.img", CREATED, "1a79a4d60de6718e8e5b326e338ae533-2"),
+    ("ceph/lifecycle_expiration", "photos", "logs/2023 01 01.gz", REMOVED, None),
     ("ceph/object_removed", "photos", "a+b%20c/日本.txt", REMOVED, None),
     ("plain/object_created_bare", "photos", "bare/a b.txt", CREATED, None),
     ("plain/object_created_loose", "photos", "a%2Fb+c%252B.txt", CREATED, "37b51d194a7513e45b56f6524f2d51f2"),
@@ -154,6 +155,10 @@ def record(name: object = "s3:ObjectCreated:Put", **changes: object) -> dict[str
         ("DeleteObject", True, REMOVED),
         ("s3:LifecycleExpiration:Delete", True, REMOVED),
         ("s3:LifecycleExpiration:DeleteMarkerCreated", True, REMOVED),
+        ("s3:ObjectLifecycle:Expiration:Current", True, REMOVED),  # Ceph's
+        ("ObjectLifecycle:Expiration:DeleteMarker", True, REMOVED),
+        ("ObjectLifecycle:Expiration:Noncurrent", False, None),
+        ("ObjectLifecycle:Transition:Current", False, None),
         ("s3:ObjectTagging:Put", True, None),
         ("s3:ObjectTagging:Delete", True, None),
         ("s3:ObjectRestore:Completed", True, None),
