@@ -1,6 +1,7 @@
 """The certificates of SNS: which are kept, and how often they are fetched."""
 
 import asyncio
+import gc
 from datetime import UTC, datetime
 
 import pytest
@@ -63,6 +64,39 @@ async def test_who_goes_away_while_he_waits_takes_nothing_from_the_others() -> N
     shelf.answering.set()
     assert (await second).ends > now()
     assert shelf.seen == ["a"]
+
+
+async def test_one_that_is_not_valid_is_not_kept_in_the_place_of_a_good_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(certificates, "MAX_CERTIFICATES", 1)
+    shelf = Shelf()
+    known = Certificates(shelf.fetch, now)
+    await known.find("good")
+    shelf.page = certify(rsa_key(), begins=-2, ends=-1)
+    with pytest.raises(SenderAway, match="clock"):
+        await known.find("expired")
+    await known.find("good")
+    assert shelf.seen == ["good", "expired"]
+
+
+async def test_a_fetch_that_fails_when_nobody_waits_any_more_is_no_cause_for_complaint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(certificates, "PATIENCE", 0)
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+    shelf = Shelf()
+    shelf.answering.clear()
+    known = Certificates(shelf.fetch, now)
+    with pytest.raises(SenderAway, match="within"):
+        await known.find("away")
+    [fetching] = known._coming.values()
+    shelf.answering.set()
+    await asyncio.wait([fetching])
+    del fetching
+    gc.collect()
+    assert complaints == []
 
 
 async def test_what_is_still_coming_at_the_end_is_given_up() -> None:
