@@ -43,6 +43,8 @@ class _Shared:
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     messages: dict[str, _Message] = field(default_factory=dict)
     dead: dict[str, DeadLetter] = field(default_factory=dict)
+    marks: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """By key: the holder, and until when he is."""
 
 
 class MemoryQueue:
@@ -146,6 +148,15 @@ class MemoryQueue:
         for key in found:
             del self._dead[key]
         return found
+
+    async def first(self, key: str, holder: str, *, within: float) -> bool:
+        """See the port."""
+        now, marks = self._clock(), self._shared.marks
+        held_by, until = marks.get(key, (holder, now))
+        if held_by != holder and until > now:
+            return False
+        marks[key] = (holder, now + within)
+        return True
 
     async def close(self) -> None:
         """Give back what this handle holds."""

@@ -8,6 +8,8 @@
    of their burial.
 6. *`settle` happens once.* If it raises, the delivery counts as unsettled and comes back.
 7. *Order is not promised*, and nothing here may depend on it.
+8. *A mark has one holder*: of all who ask whether they are the `first`, one is told so, and again whenever he
+   asks again; nobody else is until `within` seconds have passed since he last asked.
 
 `tests/contract/test_queue.py` holds every backend to each line.
 """
@@ -184,7 +186,17 @@ class Inspector(Protocol):
         """Delete the dead letters `ids` for good. Returns the ids found."""
 
 
-class Queue(Publisher, Consumer, Inspector, Protocol):
+class Marks(Protocol):
+    """What was begun by whom, for a while: so that of several who could do a thing one does it."""
+
+    async def first(self, key: str, holder: str, *, within: float) -> bool:
+        """Return True when `holder` is the first to ask for `key`, or asks again; False for every other
+        holder until `within` seconds have passed since the holder last asked. It survives what a message
+        survives; a restart of the queue may begin the time anew. Whoever asks for a key gives the same
+        `within`: with another it may count as another key. Raises `QueueAway`."""
+
+
+class Queue(Publisher, Consumer, Inspector, Marks, Protocol):
     """All of it, as `open_queue` returns it."""
 
     async def close(self) -> None:

@@ -9,11 +9,13 @@
                                         would only end at the head.)
     hookmirror.dead                     dead letters, for ever. Its delivery limit is out of reach,
                                         because looking at a letter counts as a delivery.
+    hookmirror.once.<hash>              a mark: see `Marks.first`. Nothing is ever put into it.
 
 The same declarations serve RabbitMQ 3.10 to 4.x. At-least-once dead-lettering needs a quorum queue with
 `reject-publish`; without it RabbitMQ silently falls back to a mode that loses.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -64,6 +66,21 @@ def dead_queue() -> str:
 def dead_lock() -> str:
     """An exclusive queue whose owner alone looks at the dead letters."""
     return "hookmirror.dead.lock"
+
+
+def mark(key: str, holder: str, *, within: float) -> Declaration:
+    """The queue that is `holder`'s mark on `key`: it goes by itself when it was not declared for so long.
+
+    The broker makes one of it, whoever declares it first; to declare it with other arguments is refused. So
+    an argument that does nothing for an empty queue tells the holder: two of them are the same once in 2^48.
+    The time is part of the name: of another time the holder himself would be refused. A classic queue, since
+    a quorum queue costs an election, and on RabbitMQ 3.10 may be lost with a broker killed seconds later.
+    """
+    lasts = max(1, round(within * 1000))
+    name = hashlib.sha256(f"{lasts} {key}".encode()).hexdigest()[:32]
+    whose = int(hashlib.sha256(holder.encode()).hexdigest()[:12], 16)
+    arguments: Arguments = {"x-queue-type": "classic", "x-expires": lasts, "x-max-length": whose}
+    return Declaration(f"hookmirror.once.{name}", arguments)
 
 
 def declarations(rungs: Iterable[int]) -> list[Declaration]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -410,3 +411,74 @@ async def test_a_message_that_keeps_killing_its_holder_is_buried(backend: Backen
     assert time.time() - 120 < letter.at <= time.time() + 1, (
         "the broker's own word, where it laid it there itself"
     )
+
+
+def key() -> str:
+    """A key of this test's own: a broker keeps marks from one test to the next."""
+    return f"stack {uuid.uuid4()}"
+
+
+async def test_the_first_to_ask_is_told_so_again_and_nobody_else_is(backend: Backend) -> None:
+    one, two = await backend.open(), await backend.open()
+    mark = key()
+    assert await one.first(mark, "a", within=60)
+    assert not await two.first(mark, "b", within=60)
+    assert await two.first(mark, "a", within=60), "he who came back to another process"
+    assert not await one.first(mark, "b", within=60)
+    assert await two.first(key(), "b", within=60), "of another key"
+
+
+async def test_of_many_who_ask_at_once_one_is_the_first(backend: Backend) -> None:
+    queues = [await backend.open() for _ in range(3)]
+    mark = key()
+    asking = (queue.first(mark, f"{n}", within=60) for n in range(10) for queue in queues)
+    told = await asyncio.gather(*asking)
+    by_holder = [set(told[n : n + 3]) for n in range(0, 30, 3)]
+    assert sorted(by_holder, key=str) == [{False}] * 9 + [{True}]
+
+
+async def test_a_mark_outlives_the_handle_that_made_it(backend: Backend) -> None:
+    one, mark = await backend.open(), key()
+    assert await one.first(mark, "a", within=60)
+    await one.close()
+    two = await backend.open()
+    assert not await two.first(mark, "b", within=60)
+    assert await two.first(mark, "a", within=60)
+
+
+async def test_a_mark_passes_on_when_its_time_is_over_and_asking_in_vain_does_not_prolong_it(
+    backend: Backend,
+) -> None:
+    queue, mark = await backend.open(), key()
+    start = time.monotonic()
+    assert await queue.first(mark, "a", within=2)
+
+    async def passed_on() -> bool:
+        return await queue.first(mark, "b", within=2)
+
+    await until(passed_on, "another becomes the first")
+    assert time.monotonic() - start >= 1.99
+    assert not await queue.first(mark, "a", within=2), "and is the only one again"
+
+
+async def test_a_holder_who_asks_again_holds_on(backend: Backend) -> None:
+    queue, mark = await backend.open(), key()
+    asked = 0.0
+
+    async def held_for_long() -> bool:
+        nonlocal asked
+        asked = time.monotonic()
+        assert await queue.first(mark, "a", within=5)
+        return asked - start > 6
+
+    start = time.monotonic()
+    await until(held_for_long, "the holder has asked for longer than the time")
+    assert time.monotonic() - asked > 4 or not await queue.first(mark, "b", within=5)
+
+
+async def test_marks_are_no_messages(backend: Backend) -> None:
+    queue = await backend.open()
+    assert await queue.first(key(), "a", within=60)
+    counts = await queue.counts()
+    assert (sum(counts.ready.values()), counts.waiting, counts.held or 0, counts.dead) == (0, 0, 0, 0)
+    assert await nothing_comes(queue, 0.5)

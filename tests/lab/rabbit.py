@@ -99,10 +99,20 @@ class RabbitNode:
         seconds after a declaration may bring a quorum queue back without its process."""
         with ThreadPoolExecutor(1) as thread:  # a loop may be running in this one
             thread.submit(lambda: asyncio.run(declare(self.url, rungs))).result()
+        self.shut_down()
+        self.start()
+
+    def shut_down(self) -> None:
+        """End the node in good order; the data stays."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait(timeout=60)
-        self.start()
+            self._process = None
+
+    def control(self, *words: str) -> None:
+        """Run `rabbitmqctl` with `words` on the node."""
+        program = server_program().with_name("rabbitmqctl")
+        subprocess.run([program, *words], env=self._environment(), check=True, capture_output=True)
 
     async def wipe(self, *rungs: int) -> str:
         """Empty every queue of ours, those of the waits `rungs` too, and return the node's URL.

@@ -162,7 +162,7 @@ def test_no_queue_is_named_outside_the_topology(path: Path) -> None:
     docstrings = {id(node.value) for node in ast.walk(tree(path)) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-            named = re.search(r"hookmirror\.(live|bulk|dead|wait)\b", node.value)
+            named = re.search(r"hookmirror\.(live|bulk|dead|wait|once)\b", node.value)
             assert not named, f"{short(path)}:{node.lineno}: {node.value!r}"
         if isinstance(node, ast.JoinedStr):
             first = node.values[0] if node.values else None

@@ -81,6 +81,11 @@ class Link:
         self._channel = await fresh_channel(await self.connection())
         return self._channel
 
+    async def another(self) -> AbstractChannel:
+        """Return a channel of the caller's own, for what may end it. Raises what aio-pika raises."""
+        await self.channel()  # whoever comes first opens the connection, and only he
+        return await fresh_channel(await self.connection())
+
     async def connection(self) -> AbstractConnection:
         """Return the connection, opened and prepared."""
         # Not `is_closed`: that only tells whether close() was called here, not whether the broker is gone.

@@ -26,7 +26,7 @@ from common.queue.port import (
     after_verdict,
     check_delay,
 )
-from common.queue.rabbitmq import wire
+from common.queue.rabbitmq import mark, wire
 from common.queue.rabbitmq.consume import Subscription
 from common.queue.rabbitmq.dead import Fate, Graveyard
 from common.queue.rabbitmq.link import CONFIRM_WITHIN, Link, fresh_channel, translated
@@ -44,8 +44,8 @@ COUNT_WITHIN = 10.0
 
 
 class RabbitQueue:
-    """The port over four connections: one to publish, one for each lane, one to look at the depths and
-    the dead. What is declared or timed out on one cannot kill a publish under way on another."""
+    """The port over four connections: one to publish, one for each lane, one for the depths, the dead and the
+    marks. What is declared or timed out on one cannot kill a publish under way on another."""
 
     def __init__(self, url: str, look_after: int) -> None:
         address = URL(url)
@@ -250,6 +250,10 @@ class RabbitQueue:
     async def drop(self, ids: Collection[str]) -> set[str]:
         """See the port."""
         return await self._graveyard.pick(ids, Fate.DROP)
+
+    async def first(self, key: str, holder: str, *, within: float) -> bool:
+        """See the port."""
+        return await mark.declare(self._admin, topology.mark(key, holder, within=within))
 
     async def close(self) -> None:
         """See the port."""

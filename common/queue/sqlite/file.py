@@ -1,4 +1,4 @@
-"""The queue's file: its table, and one thread in which all SQL runs, a batch to a transaction.
+"""The queue's file: its tables, and one thread in which all SQL runs, a batch to a transaction.
 
 WAL with `synchronous=FULL` syncs before a commit returns; what arrives during one commit shares the next.
 """
@@ -32,6 +32,12 @@ CREATE TABLE IF NOT EXISTS message (
 DROP INDEX IF EXISTS message_due;
 CREATE INDEX IF NOT EXISTS message_when ON message (dead, lane, due, holder);
 CREATE INDEX IF NOT EXISTS message_dead ON message (at, id) WHERE dead = 1;
+CREATE TABLE IF NOT EXISTS mark (
+    key    TEXT PRIMARY KEY,
+    holder TEXT NOT NULL,
+    until  REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS mark_until ON mark (until);
 """
 
 

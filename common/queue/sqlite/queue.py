@@ -1,4 +1,4 @@
-"""The embedded queue: one SQLite table, for one machine and any number of its processes.
+"""The embedded queue: two SQLite tables, messages and marks, for one machine and any number of its processes.
 
 A lease is a due time in the future: a held message is one whose `due` has not come yet, so a dead
 holder's messages become due by themselves and nothing has to sweep. The holder renews its leases
@@ -264,6 +264,22 @@ class SqliteQueue:
             found |= await self._run(partial(change, batch=batch))
             self._news.set()
         return found
+
+    async def first(self, key: str, holder: str, *, within: float) -> bool:
+        """See the port."""
+        now = time.time()
+
+        def mark(db: sqlite3.Connection) -> bool:
+            db.execute("DELETE FROM mark WHERE until <= ?", (now,))
+            rows = db.execute(
+                "INSERT INTO mark (key, holder, until) VALUES (?, ?, ?)"
+                " ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE holder = excluded.holder"
+                " RETURNING key",
+                (key, holder, now + within),
+            )
+            return bool(rows.fetchall())
+
+        return await self._run(mark)
 
     async def close(self) -> None:
         """Give the leases back at once and close the file."""
