@@ -86,10 +86,10 @@ class Slow(BadRequest):
 
 
 class NotOurs(BadRequest):
-    """A hook or a subscription for a bucket that no route names."""
+    """A hook or a subscription for a bucket, or a notification of a stack, that no route names."""
 
     status = 403
-    answer = "not for a bucket of ours"
+    answer = "not ours"
 
 
 class BadSignature(BadRequest):

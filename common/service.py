@@ -35,7 +35,7 @@ def main(config: str | Path | None, *programs: Program) -> int:
     try:
         settings = configuration.load(config)
         telemetry.configure(fmt=configuration.log_format(), secrets=settings.secrets())
-        if not settings.routes:
+        if not settings.all_routes:
             raise ConfigError("routes: there is none. Add:  [[routes]]  with source and target")
         return_large_blocks()
         uvloop.run(_serve(settings, programs))
@@ -55,7 +55,7 @@ async def _serve(settings: Settings, programs: tuple[Program, ...]) -> None:
         loop.add_signal_handler(number, _stop, stop, number)
     queue = await open_queue(settings.queue.url, look_after=settings.worker.look_after)
     gc.freeze()  # what was imported stays for good: no collection need walk through it again
-    metrics = Metrics(route.id for route in settings.routes)
+    metrics = Metrics(route.id for route in settings.all_routes)
     try:
         async with admin(settings.metrics, metrics, queue):
             await _run([program(settings, queue, stop, metrics) for program in programs], stop)

@@ -3,7 +3,7 @@
 import time
 import uuid
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -34,6 +34,27 @@ class Upload(BaseModel):
     opaque: bool = False
 
 
+class Output(BaseModel):
+    """One output of a stack. Its value is any JSON, and may be a secret."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: str
+    value: Any = None
+    description: str = ""
+
+
+class Stack(BaseModel):
+    """What Alibaba Cloud ROS tells of a stack when an operation on it is over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    name: str = Field(min_length=1)
+    status: str
+    outputs: tuple[Output, ...] = ()
+
+
 class Task(BaseModel):
     """One key of one route to be looked at, as it travels through the queue.
 
@@ -42,7 +63,8 @@ class Task(BaseModel):
     the epoch), from which the lag is told. `tries` counts the writes that a chain of looks rests on.
     `seen` is what the source showed when it contradicted an event ("" for no such key): the look that
     follows has nothing to do when it shows the same. `approved` lets a delete pass the brake; `upload` is
-    a copy to go on with.
+    a copy to go on with. `stack` is the notification that a task of a stack route is about: then `key` is
+    the stack's name and `event` its status.
     Unknown fields are ignored, so that an older worker can read a newer receiver's tasks; another `v`
     is another language and is buried.
     """
@@ -62,6 +84,7 @@ class Task(BaseModel):
     seen: str | None = None
     approved: bool = False
     upload: Upload | None = None
+    stack: Stack | None = None
 
     @property
     def from_hook(self) -> bool:

@@ -87,7 +87,7 @@ deletes = "mirror"                           # mirror | owned (only what hookmir
 # timeout = 30                               # seconds
 # ca_bundle = "/etc/ssl/hooks.pem"           # whom to trust instead of the system's authorities
 
-# Notifications of Alibaba Cloud ROS stacks, which come to receiver.stack_url: docs/senders.md
+# Notifications of Alibaba Cloud ROS stacks, which come to receiver.stack_url: docs/stacks.md
 # [[stack_routes]]
 # stack = "prod-*"                           # names of stacks that fit
 # status = ["*_FAILED"]                      # statuses that fit

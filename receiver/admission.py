@@ -4,6 +4,7 @@ import hmac
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum, auto
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import unquote
 
@@ -28,17 +29,32 @@ class Call:
     path: str
 
 
+class Door(Enum):
+    """Where a call is let in: hooks, notifications of stacks, and who only looks whether somebody is there,
+    at the address of the notifications or at `/`."""
+
+    HOOKS = auto()
+    STACKS = auto()
+    STACKS_SEEN = auto()
+    FRONT = auto()
+
+
+LOOKING = frozenset({"GET", "HEAD"})
+
+
 class Admission:
     """Says whether a call is let in. `clock` gives seconds that never go back."""
 
     def __init__(self, settings: ReceiverSettings, clock: Callable[[], float]) -> None:
         self._path = unquote(settings.path)
+        # Without one that of hooks is compared twice, and hooks come first.
+        self._stack_path = unquote(settings.stack_path or settings.path)
         self._allowed = settings.allowed_networks
         self._proxies = settings.trusted_proxies
         self._rate = Rate(settings.requests_per_second, settings.burst, clock)
 
-    def admit(self, call: Call) -> None:
-        """Return if the call may go on. Raises `NotAllowed`, `TooMany` or `NoSuchPath`.
+    def admit(self, call: Call) -> Door:
+        """Return by which door the call may go on. Raises `NotAllowed`, `TooMany` or `NoSuchPath`.
 
         The path comes last: to whom it is not open it shall not tell whether it was the right one.
         """
@@ -47,8 +63,19 @@ class Admission:
             raise NotAllowed(f"{caller or call.peer} is in none of receiver.allowed_networks")
         if not self._rate.take(bucket(caller)):
             raise TooMany(f"{caller or call.peer} has sent more than receiver.requests_per_second")
-        if not same(call.path, self._path) or call.method != "POST":
-            raise NoSuchPath(f"{caller or call.peer} called what is not the path of receiver.public_url")
+        door = self._find(call)
+        if door is None:
+            raise NoSuchPath(f"{caller or call.peer} called what is no path of the receiver's")
+        return door
+
+    def _find(self, call: Call) -> Door | None:
+        # Both are compared, whatever the first one says: the time shall not tell how far it came.
+        hooks, stacks = same(call.path, self._path), same(call.path, self._stack_path)
+        if call.method == "POST":
+            return Door.HOOKS if hooks else Door.STACKS if stacks else None
+        if call.method not in LOOKING or hooks:
+            return None
+        return Door.STACKS_SEEN if stacks else Door.FRONT if call.path == "/" else None
 
 
 class Rate:

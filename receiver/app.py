@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -15,18 +16,23 @@ from common.errors import BadRequest, HookmirrorError, QueueAway, Slow, TooMany
 from common.queue.port import Queue
 from common.settings import Settings
 from common.telemetry import Action, log
-from receiver.admission import Admission, Call
+from receiver.admission import Admission, Call, Door
 from receiver.hook import HookEndpoint
 from receiver.metrics import HookMetrics
-from receiver.routing import Routing
+from receiver.routing import Routing, StackRouting
 from receiver.sns import SnsTopics
 from receiver.spool import SpoolingPublisher
+from receiver.stacks import GREETING, StackEndpoint
 
 READY_WITHIN = 1.0
 """Seconds for the queue to say how deep it is, when there is a spool to go on with."""
 
 RETRY_AFTER = 5
 """Seconds after which a sender is asked to come again when the queue is away."""
+
+Endpoint = Callable[[AsyncIterator[bytes]], Awaitable[dict[str, Any]]]
+
+GREETINGS = {Door.FRONT: "hookmirror: webhooks are taken here", Door.STACKS_SEEN: GREETING}
 
 OTHER_METHODS = ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -39,20 +45,25 @@ def make_app(
     *,
     topics: SnsTopics,
 ) -> FastAPI:
-    """Return the application: hooks at the path of `receiver.public_url`, /ping, /healthz, /readyz.
+    """Return the application: hooks at the path of `receiver.public_url`, stack notifications at that of
+    `receiver.stack_url`, /ping, /healthz, /readyz.
 
     Hooks go to `queue`; with a `spool`, through it. `topics` opens Amazon's envelopes.
     """
     routing = Routing(settings.routes, settings.stores)
     hook = HookEndpoint(spool or queue, routing, settings.receiver.public_url, metrics, topics)
+    stacks = StackEndpoint(spool or queue, StackRouting(settings.stack_routes), metrics)
+    endpoints: dict[Door, Endpoint] = {Door.HOOKS: hook, Door.STACKS: stacks}
     admission = Admission(settings.receiver, time.monotonic)
     app = FastAPI(title="hookmirror receiver", docs_url=None, redoc_url=None, openapi_url=None)
 
     async def receive(request: Request) -> Response:
-        """Take a subscription confirmation or records, of whoever may call."""
+        """Take a subscription confirmation, records or a stack notification, of whoever may call."""
         try:
-            admission.admit(_call(request))
-            answer = await hook(request.stream())
+            door = admission.admit(_call(request))
+            if door in GREETINGS:
+                return PlainTextResponse(GREETINGS[door] + "\n")
+            answer = await endpoints[door](request.stream())
         except (HookmirrorError, ClientDisconnect) as error:
             metrics.refused(error)
             return _refusal(error)
@@ -79,10 +90,7 @@ def make_app(
     @app.get("/readyz")
     async def readyz() -> Response:
         """Hooks can be taken: the queue answers, or there is a spool that does."""
-        try:
-            return JSONResponse(await _readiness(queue, spool))
-        except QueueAway as error:
-            return JSONResponse({"status": "waiting", "why": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
+        return await _ready(queue, spool)
 
     app.add_route("/{path:path}", receive, methods=OTHER_METHODS)
     return app
@@ -95,6 +103,13 @@ def _call(request: Request) -> Call:
         method=request.method,
         path=request.scope["path"],
     )
+
+
+async def _ready(queue: Queue, spool: SpoolingPublisher | None) -> Response:
+    try:
+        return JSONResponse(await _readiness(queue, spool))
+    except QueueAway as error:
+        return JSONResponse({"status": "waiting", "why": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def _readiness(queue: Queue, spool: SpoolingPublisher | None) -> dict[str, str]:
@@ -112,7 +127,7 @@ async def _readiness(queue: Queue, spool: SpoolingPublisher | None) -> dict[str,
 
 
 def _log_hook(answer: dict[str, Any]) -> None:
-    if "queued" in answer:
+    if "buried" in answer:  # a stack notification has a line of its own, with its name
         level = logging.WARNING if answer["buried"] else logging.INFO
         log(Action.HOOK, "hook queued", level=level, **answer)
 

@@ -32,7 +32,16 @@ REFUSALS: dict[type[BadRequest], str] = {
 }
 BEFORE = ("not_http", "crowded")
 """Refused before there was a request. What is slow or too large may be so before and after."""
-OUTCOMES = ("accepted", "confirmed", *REFUSALS.values(), *BEFORE, "incomplete", "deferred", "failed")
+OUTCOMES = (
+    "accepted",
+    "confirmed",
+    "notified",
+    *REFUSALS.values(),
+    *BEFORE,
+    "incomplete",
+    "deferred",
+    "failed",
+)
 FATES = ("queued", "ignored", "buried")
 
 
@@ -56,13 +65,14 @@ class HookMetrics:
 
     @harmless
     def answered(self, answer: dict[str, Any]) -> None:
-        """A hook was answered with 200 and `answer`: how many records were queued, or else something about a
-        subscription."""
-        if "queued" in answer:
+        """A hook was answered with 200 and `answer`: how many records were queued and how many buried; of a
+        stack notification, which buries nothing, how many tasks were queued; else of a subscription.
+        """
+        if "buried" in answer:
             self._hooks["accepted"].inc()
             self._last.set(time.time())
         else:
-            self._hooks["confirmed"].inc()
+            self._hooks["notified" if "queued" in answer else "confirmed"].inc()
 
     @harmless
     def refused(self, error: Exception) -> None:

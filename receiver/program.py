@@ -47,6 +47,7 @@ async def run(
                 host=receiver.host,
                 port=listener.getsockname()[1],
                 path=receiver.path,
+                stack_path=receiver.stack_path,
                 **metrics.started(),
             )
             await serve(app, listener, stop, grace=GRACE, limits=limits, refused=counts.turned_away)

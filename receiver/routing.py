@@ -1,9 +1,10 @@
 """Which routes an event is for: pure, from event and routes to tasks."""
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
-from common.tables import RouteSettings, StoreSettings
-from common.task import Task
+from common.tables import RouteSettings, StackRouteSettings, StoreSettings
+from common.task import Stack, Task
 from receiver.dialects.s3 import Event, keys
 
 
@@ -35,4 +36,24 @@ class Routing:
             for route, encoding in self._by_bucket.get(event.bucket, ())
             for key in keys(event.key, encoding)
             if key.startswith(route.prefix) and key.endswith(route.suffix)
+        ]
+
+
+class StackRouting:
+    """The stack routes, by the patterns of names and statuses that they take."""
+
+    def __init__(self, routes: Sequence[StackRouteSettings]) -> None:
+        self._routes = tuple(routes)
+
+    def knows(self, name: str) -> bool:
+        """Whether a stack of this name fits any route, whatever its status."""
+        return any(fnmatchcase(name, route.stack) for route in self._routes)
+
+    def tasks(self, stack: Stack, received: float) -> list[Task]:
+        """Return a task for each route that the stack's name and status fit."""
+        return [
+            Task(route=route.id, key=stack.name, event=stack.status, received=received, stack=stack)
+            for route in self._routes
+            if fnmatchcase(stack.name, route.stack)
+            and any(fnmatchcase(stack.status, pattern) for pattern in route.status)
         ]

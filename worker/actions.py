@@ -9,6 +9,7 @@ compared, so it would run for each.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
@@ -23,9 +24,30 @@ from worker.plan import Why, contradicts
 from worker.verdict import Continue, Outcome
 
 
+class Order(Protocol):
+    """What an action is asked for, as a program and as whoever takes forwarded events are told it."""
+
+    @property
+    def task(self) -> Task:
+        """What it is about."""
+
+    @property
+    def verb(self) -> str:
+        """What is asked for, in a word."""
+
+    def arguments(self) -> tuple[str, ...]:
+        """Return what a program is called with."""
+
+    def variables(self) -> dict[str, str]:
+        """Return the event as environment variables; what is not known is empty."""
+
+    def document(self) -> bytes:
+        """Return the order as a CloudEvent 1.0 in JSON. Its id is the task's, the same for every try."""
+
+
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What an action is asked for: `state` is the source's, None when it has no such key."""
+class ObjectOrder:
+    """An order about an object: `state` is the source's, None when it has no such key."""
 
     task: Task
     bucket: str
@@ -36,27 +58,62 @@ class Order:
         """What the source's state asks for."""
         return "delete" if self.state is None else "copy"
 
+    def arguments(self) -> tuple[str, ...]:
+        """BUCKET, KEY, and copy or delete."""
+        return self.bucket, self.task.key, self.verb
+
+    def variables(self) -> dict[str, str]:
+        """See `Order`."""
+        task, state = self.task, self.state
+        return as_variables(
+            {
+                "ID": task.id,
+                "ROUTE": task.route,
+                "BUCKET": self.bucket,
+                "KEY": task.key,
+                "ACTION": self.verb,
+                "ETAG": state.etag if state else None,
+                "SIZE": state.size if state else None,
+                "NAME": task.event,
+                "CLAIM": task.claim,
+                "CLAIMED_ETAG": task.etag,
+                "CLAIMED_SIZE": task.size,
+                "RECEIVED": f"{task.received:.3f}",
+            }
+        )
+
     def document(self) -> bytes:
-        """Return the order as a CloudEvent 1.0 in JSON. Its id is the task's, the same for every try."""
+        """See `Order`."""
         task = self.task
-        event = {
-            "specversion": "1.0",
-            "id": task.id,
-            "source": f"s3://{self.bucket}",
-            "type": f"hookmirror.object.{self.verb}",
-            "subject": task.key,
-            "time": datetime.fromtimestamp(task.received, UTC).isoformat(),
-            "datacontenttype": "application/json",
-            "data": {
-                "action": self.verb,
-                "route": task.route,
-                "bucket": self.bucket,
-                "key": task.key,
-                "object": _seen(self.state),
-                "event": {"name": task.event, "claim": task.claim, "etag": task.etag, "size": task.size},
-            },
+        data = {
+            "action": self.verb,
+            "route": task.route,
+            "bucket": self.bucket,
+            "key": task.key,
+            "object": _seen(self.state),
+            "event": {"name": task.event, "claim": task.claim, "etag": task.etag, "size": task.size},
         }
-        return json.dumps(event).encode()
+        return cloud_event(task, data, source=f"s3://{self.bucket}", type_=f"hookmirror.object.{self.verb}")
+
+
+def as_variables(values: Mapping[str, object]) -> dict[str, str]:
+    """Return `values` as environment variables of an event; what is not known is empty."""
+    return {f"EVENT_{name}": "" if value is None else str(value) for name, value in values.items()}
+
+
+def cloud_event(task: Task, data: Mapping[str, Any], *, source: str, type_: str) -> bytes:
+    """Return a CloudEvent 1.0 in JSON about `task`. Its id is the task's, the same for every try."""
+    event = {
+        "specversion": "1.0",
+        "id": task.id,
+        "source": source,
+        "type": type_,
+        "subject": task.key,
+        "time": datetime.fromtimestamp(task.received, UTC).isoformat(),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    return json.dumps(event).encode()
 
 
 def _seen(state: State | None) -> dict[str, Any] | None:
@@ -99,4 +156,4 @@ class Acting:
             self._brake.admit(job.route.id, approved=task.approved)
         if not job.held():
             raise LostDelivery("the delivery went to another worker before the action")
-        return await self._carry(Order(task, job.route.source.name, state))
+        return await self._carry(ObjectOrder(task, job.route.source.name, state))

@@ -1,4 +1,4 @@
-"""The action `exec`: run a program for an event, as `program BUCKET KEY copy|delete`."""
+"""The action `exec`: run a program, as `program BUCKET KEY copy|delete` or as `program STACK STATUS`."""
 
 import asyncio
 import os
@@ -81,13 +81,11 @@ class Program:
                 with _holding(order.document()) as document:
                     process = await create_subprocess_exec(
                         str(self._path),
-                        order.bucket,
-                        order.task.key,
-                        order.verb,
+                        *order.arguments(),
                         stdin=document,
                         stdout=writing,
                         stderr=STDOUT,
-                        env=for_programs() | _variables(order),
+                        env=for_programs() | order.variables(),
                         start_new_session=True,
                     )
             except ValueError as error:  # a NUL
@@ -171,26 +169,6 @@ def _holding(content: bytes) -> IO[bytes]:
     file.write(content)
     file.seek(0)
     return file
-
-
-def _variables(order: Order) -> dict[str, str]:
-    """Return the event as environment variables; what is not known is empty."""
-    task, state = order.task, order.state
-    values = {
-        "ID": task.id,
-        "ROUTE": task.route,
-        "BUCKET": order.bucket,
-        "KEY": task.key,
-        "ACTION": order.verb,
-        "ETAG": state.etag if state else None,
-        "SIZE": state.size if state else None,
-        "NAME": task.event,
-        "CLAIM": task.claim,
-        "CLAIMED_ETAG": task.etag,
-        "CLAIMED_SIZE": task.size,
-        "RECEIVED": f"{task.received:.3f}",
-    }
-    return {f"EVENT_{name}": "" if value is None else str(value) for name, value in values.items()}
 
 
 def _kill_group(process: Process, number: signal.Signals) -> None:

@@ -13,7 +13,7 @@ from typing import Self
 import aiohttp
 
 from common.errors import ActionFailed, ActionRefused, ConfigError, HookmirrorError, Throttled
-from common.tables import FORWARD_TIMEOUT, RouteSettings
+from common.tables import FORWARD_TIMEOUT, ActionTable
 from common.telemetry import Action
 from worker.actions import Order
 from worker.verdict import Outcome
@@ -34,7 +34,7 @@ def signature(key: bytes, id_: str, timestamp: int, body: bytes) -> str:
 class Forward:
     """Whoever `route.forward` names: `async with Forward(route) as forward`. `clock` is in epoch seconds."""
 
-    def __init__(self, route: RouteSettings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, route: ActionTable, clock: Callable[[], float] = time.time) -> None:
         if route.forward is None:
             raise ConfigError(f"{route.id}: forward: missing")
         self._url = route.forward
@@ -123,7 +123,7 @@ async def _beginning(response: aiohttp.ClientResponse) -> str:
     return " ".join(said.decode(errors="replace").split())[:200]
 
 
-def _trusted(route: RouteSettings) -> ssl.SSLContext | bool:
+def _trusted(route: ActionTable) -> ssl.SSLContext | bool:
     if route.ca_bundle is None:
         return True
     try:

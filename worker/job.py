@@ -15,19 +15,27 @@ SMALL = 8 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A configured route, with its buckets opened: `destination` is None when it has an action instead.
+    """A configured route, with its buckets opened: `destination` is None when it has an action instead,
+    `origin` when it takes stack notifications.
 
     `placement` are the headers that say how the target keeps an object (storage class, encryption),
     `meter` the bytes a second that may be copied.
     """
 
     id: str
-    source: Bucket
+    origin: Bucket | None
     destination: Bucket | None
     target_prefix: str = ""
     deletes: Deletes = "mirror"
     placement: Mapping[str, str] = field(default_factory=dict)
     meter: Meter = field(default_factory=Meter)
+
+    @property
+    def source(self) -> Bucket:
+        """The bucket whose events it takes. Nobody may ask for that of a route for stacks."""
+        if self.origin is None:
+            raise TypeError(f"{self.id}: a route for stacks has no source")
+        return self.origin
 
     @property
     def target(self) -> Bucket:
@@ -39,7 +47,7 @@ class Route:
     @property
     def buckets(self) -> tuple[Bucket, ...]:
         """What must answer for the route to work at all."""
-        return (self.source,) if self.destination is None else (self.source, self.destination)
+        return tuple(bucket for bucket in (self.origin, self.destination) if bucket is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ What failed, the object or the route? The worker asks: when an attempt ends in `
   paused *in doubt*: the probe lets one task through after each check that passes, and only a copy or a
   delete ends the pause. Such tries do not count.
 
-A route with an action has one bucket to check, its source, and what it does is its proof.
+A route with an action has one bucket to check, its source, and what it does is its proof. A route for stacks
+has none: only different stacks that fail in a row can show that it is down.
 
 A check is a HEAD of the bucket and needs the right to list it, which a mirror needs anyway: without it a
 store does not tell a missing object from a forbidden one. With fewer than STREAK objects failing in the
@@ -48,7 +49,7 @@ STREAK = 5
 CHECK_WITHIN = 15.0
 """Seconds for a bucket to answer a check: the task that waits for it keeps others from being done."""
 
-PROOF = frozenset({Action.COPIED, Action.DELETED, Action.EXECUTED, Action.FORWARDED})
+PROOF = frozenset({Action.COPIED, Action.DELETED, Action.EXECUTED, Action.FORWARDED, Action.LOGGED})
 """What shows that a route works: nothing else touches the target, runs a program or is taken."""
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -156,7 +157,10 @@ class Pauses:
                 return self._stop(line, job.route, f"{down}", in_doubt=False)
             line.failed.add(job.task.key)
             if len(line.failed) >= STREAK:
-                why = f"{STREAK} objects failed and none went through, though both buckets answer: {error}"
+                what = "objects failed and none went through, though both buckets answer"
+                if not job.route.buckets:
+                    what = "stacks failed and none went through"
+                why = f"{STREAK} {what}: {error}"
                 return self._stop(line, job.route, why, in_doubt=True)
         if error.counts:
             return error

@@ -18,6 +18,7 @@ class Why(StrEnum):
     KEPT = "the route keeps what the source deletes"
     NOT_OWNED = "the route deletes only what hookmirror wrote"
     OVERTAKEN = "the source contradicts the event, now as before: another event tells of that"
+    DUPLICATE = "the same notification is taken care of already"
     SPENT = "not in step as far as can be told, and tried often enough"
 
 

@@ -3,15 +3,16 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+from common.errors import UnknownRoute
 from common.metrics import Metrics
-from common.queue.port import Lane, Queue
+from common.queue.port import Lane, Marks, Queue
 from common.settings import Settings
 from common.store.pace import Meter
 from common.store.port import Bucket, Store
 from common.store.s3 import S3Store
-from common.tables import EXEC_TIMEOUT, RouteSettings
+from common.tables import EXEC_TIMEOUT, ActionTable, RouteSettings
 from common.telemetry import Action, log
-from worker.actions import Acting
+from worker.actions import Acting, Carry
 from worker.attempt import Act, Attempt, log_attempt
 from worker.brake import Brake
 from worker.execute import Program
@@ -21,6 +22,7 @@ from worker.metrics import Watch
 from worker.mirror import Mirror
 from worker.pause import Pauses
 from worker.pool import Pool
+from worker.stacks import StackActing, log_stack
 from worker.transfer import Budget
 from worker.verdict import Continue, Outcome
 
@@ -42,6 +44,12 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> dict[str, St
     return stores
 
 
+def open_routes(settings: Settings, stores: dict[str, Store]) -> dict[str, Route]:
+    """Return every route by its name, those for stacks too, which have no buckets."""
+    routes = {route.id: open_route(route, stores) for route in settings.routes}
+    return routes | {route.id: Route(route.id, None, None) for route in settings.stack_routes}
+
+
 def open_route(route: RouteSettings, stores: dict[str, Store]) -> Route:
     """Return the route with its buckets."""
 
@@ -60,22 +68,32 @@ def open_route(route: RouteSettings, stores: dict[str, Store]) -> Route:
     )
 
 
-async def open_acts(settings: Settings, mirror: Act, brake: Brake, stack: AsyncExitStack) -> Act:
+async def open_acts(
+    settings: Settings, mirror: Act, brake: Brake, marks: Marks, stack: AsyncExitStack
+) -> Act:
     """Return what does each job in the way of its route. Raises `ConfigError` for one that cannot work."""
     wait = settings.worker.look_after
     acts: dict[str, Act] = {}
     for route in settings.routes:
-        if route.exec is not None:
-            program = Program(route.exec, timeout=route.timeout or EXEC_TIMEOUT, on_failure=route.on_failure)
-            acts[route.id] = Acting(program, look_after=wait, brake=brake)
-        elif route.forward is not None:
-            forward = await stack.enter_async_context(Forward(route))
-            acts[route.id] = Acting(forward, look_after=wait, brake=brake)
+        if carry := await open_carry(route, stack):
+            acts[route.id] = Acting(carry, look_after=wait, brake=brake)
+    for watched in settings.stack_routes:
+        carry = await open_carry(watched, stack) or log_stack
+        acts[watched.id] = StackActing(marks.first, carry, window=watched.window)
 
     async def act(job: Job) -> Outcome | Continue:
+        if (job.task.stack is None) != (job.route.origin is not None):
+            raise UnknownRoute(f'"{job.route.id}" was a route of another kind: name one so, or drop the task')
         return await acts.get(job.route.id, mirror)(job)
 
     return act
+
+
+async def open_carry(route: ActionTable, stack: AsyncExitStack) -> Carry | None:
+    """Return what carries out the orders of `route`: its program, or whom it forwards to."""
+    if route.exec is not None:
+        return Program(route.exec, timeout=route.timeout or EXEC_TIMEOUT, on_failure=route.on_failure)
+    return await stack.enter_async_context(Forward(route)) if route.forward is not None else None
 
 
 def placement(route: RouteSettings) -> dict[str, str]:
@@ -93,10 +111,10 @@ async def run(settings: Settings, queue: Queue, stop: asyncio.Event, metrics: Me
     worker = settings.worker
     async with AsyncExitStack() as stack:
         stores = await open_stores(settings, stack)
-        routes = {route.id: open_route(route, stores) for route in settings.routes}
+        routes = open_routes(settings, stores)
         brake = Brake({route.id: route.brake for route in settings.routes})
         mirror = Mirror(queue, look_after=worker.look_after, budget=Budget(worker.memory), brake=brake)
-        act = await open_acts(settings, mirror, brake, stack)
+        act = await open_acts(settings, mirror, brake, queue, stack)
         pauses = await stack.enter_async_context(Pauses(act))  # left before the stores that it probes
         watch = Watch(metrics)
         attempt = Attempt(

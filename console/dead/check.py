@@ -18,7 +18,7 @@ from console.dead.compare import Comparison, Finding, Key, Standing, by_key
 from console.dead.options import entries, limit_option, progress, sure, where_options, yes_option
 from console.dead.where import NO_ROUTE, Where
 from console.options import config_option, json_option, print_json, print_table, with_queue
-from worker.program import open_route, open_stores
+from worker.program import open_routes, open_stores
 
 NO_TASK = Finding(Standing.CANNOT_TELL, "the letter is no task")
 
@@ -81,7 +81,7 @@ async def _check(settings: Settings, queue: Queue, where: Where) -> Checked:
     letters = by_key(checked.keys.items())
     async with AsyncExitStack() as stack:
         stores = await open_stores(settings, stack)
-        comparison = Comparison({route.id: open_route(route, stores) for route in settings.routes})
+        comparison = Comparison(open_routes(settings, stores))
         bar = stack.enter_context(progress())
         task = bar.add_task("comparing", total=len(letters))
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from common import errors
 from common.errors import Never, TryAgain, Unreadable
+from common.masking import masked
 from common.queue.port import KILLER, DeadLetter, Failure
-from common.task import Task
+from common.task import Output, Task
 
 CAME_BACK = "CameBack"
 """The reason of a letter that the queue itself buried: it came back unsettled too often."""
@@ -94,7 +95,8 @@ def _plain(why: str) -> str:
 
 
 def as_dict(entry: Entry) -> dict[str, Any]:
-    """Return the letter as plain values: the task if its bytes are one, and the bytes in base64."""
+    """Return the letter as plain values: the task if its bytes are one, what its outputs hide left out, and
+    the bytes whole, in base64: they are what it is restored from."""
     letter = entry.letter
     return {
         "id": letter.id,
@@ -103,10 +105,29 @@ def as_dict(entry: Entry) -> dict[str, Any]:
         "reason": entry.reason,
         "why": letter.why,
         "attempt": letter.attempt,
-        "task": entry.task.model_dump(mode="json") if entry.task else None,
+        "task": _without_secrets(entry.task).model_dump(mode="json") if entry.task else None,
         "failures": [asdict(failure) for failure in letter.failures],
         "body": base64.b64encode(letter.body).decode(),
     }
+
+
+def body_text(entry: Entry) -> str:
+    """Return the bytes as text for a person; of a notification, what its outputs hide left out."""
+    task = entry.task
+    body = _without_secrets(task).encode() if task and task.stack else entry.letter.body
+    return body.decode(errors="backslashreplace")
+
+
+def _without_secrets(task: Task) -> Task:
+    if task.stack is None:
+        return task
+    stack = task.stack.model_copy(update={"outputs": tuple(map(_masked, task.stack.outputs))})
+    return task.model_copy(update={"stack": stack})
+
+
+def _masked(output: Output) -> Output:
+    value, description = masked(output.key, output.value), masked("", output.description)
+    return Output(key=output.key, value=value, description=description)
 
 
 def clock(seconds: float) -> str:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from common.queue.port import DeadLetter, Queue
 from common.telemetry import one_line
-from console.dead.letter import Entry, Tried, as_dict, attempts, clock, read
+from console.dead.letter import Entry, Tried, as_dict, attempts, body_text, clock, read
 from console.dead.options import entries, limit_option, where_options
 from console.dead.summary import Survey, survey
 from console.dead.where import Where
@@ -126,4 +126,4 @@ def _print(entry: Entry) -> None:
         click.echo(f"{name:<9} {value}")
     for failure in letter.failures:
         click.echo(f"attempt   {failure.attempt} at {clock(failure.at)}: {one_line(failure.why)}")
-    click.echo(f"body      {one_line(letter.body.decode(errors='backslashreplace'))}")
+    click.echo(f"body      {one_line(body_text(entry))}")

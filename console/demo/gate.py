@@ -41,11 +41,11 @@ def refuse_empty(environ: Mapping[str, str]) -> None:
 
 
 def refuse_unrouted(settings: Settings) -> None:
-    """Raise `ConfigError` when nothing is to be mirrored, or nobody could tell where hooks come in."""
-    if not settings.routes:
+    """Raise `ConfigError` when nothing is to be done, or nobody could tell where hooks come in."""
+    if not settings.all_routes:
         example = '[{"source": "mcs:my-bucket", "target": "aws:my-bucket-backup"}]'
         raise ConfigError(f"routes: there is none. Set in .env:  HOOKMIRROR_ROUTES='{example}'")
-    if settings.receiver.public_url is None:
+    if settings.routes and settings.receiver.public_url is None:
         raise ConfigError(
             "receiver.public_url: missing. Set in .env:  HOOKMIRROR_RECEIVER__PUBLIC_URL=https://..."
         )
@@ -79,7 +79,7 @@ def main() -> int:
         click.echo(f"hookmirror: {error}", err=True)
         return 2
     click.echo(
-        f"hookmirror: the configuration is complete. Routes: {', '.join(r.id for r in settings.routes)}"
+        f"hookmirror: the configuration is complete. Routes: {', '.join(r.id for r in settings.all_routes)}"
     )
     return 0
 

@@ -16,7 +16,7 @@ from common.store.s3 import S3Bucket, S3Store
 from common.task import Task
 from console.demo.weed import ACCESS_KEY, SECRET_KEY, settings_for
 from tests.lab.clouds import moto
-from worker.actions import Order
+from worker.actions import ObjectOrder
 from worker.execute import Program
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "deploy/examples").glob("*.sh"))
@@ -75,7 +75,8 @@ def stubs(place: Path, monkeypatch: pytest.MonkeyPatch) -> Stubs:
 
 async def call(path: Path, key: str = KEY, *, there: bool = True) -> None:
     state = State("e", 1, "", "", {}, {}) if there else None
-    await Program(str(path), timeout=60, on_failure="bury")(Order(Task(route="r", key=key), "photos", state))
+    order = ObjectOrder(Task(route="r", key=key), "photos", state)
+    await Program(str(path), timeout=60, on_failure="bury")(order)
 
 
 async def test_with_aws_a_copy_goes_through_a_file_that_does_not_stay(stubs: Stubs, place: Path) -> None:

@@ -25,9 +25,14 @@ PUBLISHED = [
 """The handshakes that MCS has published: url, topic, timestamp, token, and the signature of them."""
 
 
-def names() -> list[str]:
-    """Every sample there is, as "sender/what"."""
-    return sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.glob("*/*.json"))
+OTHER_PATHS = ("ros/",)
+"""Senders that have a path of their own."""
+
+
+def names(*, of: str = "") -> list[str]:
+    """Every sample there is, as "sender/what": those of hooks, or `of` a sender."""
+    found = sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.glob("*/*.json"))
+    return [name for name in found if (name.startswith(of) if of else not name.startswith(OTHER_PATHS))]
 
 
 def raw(name: str) -> bytes:
