@@ -5,10 +5,13 @@ task runs; it asks for the mark before it acts, and so does each of its tries: w
 failure or a dead worker still holds the mark, and runs again.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from common.errors import LostDelivery, Unreadable
+from common.errors import LostDelivery, QueueAway, Unreadable
 from common.masking import masked
 from common.task import Stack, Task
 from common.telemetry import Action, log
@@ -85,7 +88,25 @@ class StackActing:
             return Outcome(Action.SKIPPED, Why.DUPLICATE)
         if not job.held():
             raise LostDelivery("the delivery went to another worker before the action")
-        return await self._carry(StackOrder(task, stack))
+        async with self._holding(mark, task.id):
+            return await self._carry(StackOrder(task, stack))
+
+    @asynccontextmanager
+    async def _holding(self, mark: str, holder: str) -> AsyncIterator[None]:
+        """Keep the mark for as long as the work takes: what came meanwhile may have to wait for its end, and
+        must still find it."""
+        renewing = asyncio.create_task(self._renew(mark, holder))
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.wait([renewing])
+
+    async def _renew(self, mark: str, holder: str) -> None:
+        while True:
+            await asyncio.sleep(self._window / 3)
+            with suppress(QueueAway):  # then it may pass on to another: the work is done twice, and not lost
+                await self._first(mark, holder, within=self._window)
 
 
 async def log_stack(order: Order) -> Outcome:

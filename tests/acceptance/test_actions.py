@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -100,6 +101,25 @@ async def test_a_program_that_outlasts_the_drain_is_killed_and_run_again_by_the_
     again = await over_sqlite.run("worker")
     await until(lambda: again.did("executed") == 1, "the program is run again")
     assert calls(over_sqlite.folder) == ["k", "k"]
+
+
+async def test_a_program_whose_worker_is_killed_is_run_again_by_another(anywhere: Site) -> None:
+    script = "echo $1 $2 $3 $EVENT_ID >> $D/calls; [ -e $D/go ] && exit; echo $$ > $D/pid; exec sleep 1000"
+    anywhere.routes = route("run", f'exec = "{program(anywhere.folder, script)}"')
+    await anywhere.run("receiver")
+    worker = await anywhere.run("worker")
+    await deliver(anywhere.hook_url, record("k", REMOVED))
+    pid = anywhere.folder / "pid"
+    await until(lambda: pid.exists() and pid.read_text().strip(), "the program runs")
+    worker.kill()
+    (anywhere.folder / "go").touch()
+    os.kill(int(pid.read_text()), signal.SIGKILL)  # nobody else does, when a worker dies like this
+    again = await anywhere.run("worker")
+    await until(lambda: again.did("executed") == 1, "the program is run again", 60)
+    first, second = calls(anywhere.folder)
+    assert first == second
+    assert first.startswith("source k delete ")
+    assert (await anywhere.counts()).dead == 0
 
 
 async def test_a_worker_whose_program_is_not_there_does_not_start(over_sqlite: Site) -> None:

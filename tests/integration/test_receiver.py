@@ -82,7 +82,7 @@ class Receiver:
         self, queue: MemoryQueue, settings: Settings, session: aiohttp.ClientSession, run: Program
     ) -> None:
         self.queue = queue
-        self.metrics = Metrics(route.id for route in settings.routes)
+        self.metrics = Metrics(route.id for route in settings.all_routes)
         self.port = settings.receiver.port
         self.stop = asyncio.Event()
         self._path = urlsplit(settings.receiver.public_url or "/webhook").path or "/"

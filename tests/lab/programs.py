@@ -127,6 +127,11 @@ class Site:
     programs: list[Program] = field(default_factory=list)
 
     @property
+    def stack_url(self) -> str:
+        """Where stack notifications go, when `receiver` says so."""
+        return f"http://127.0.0.1:{self.port}/stacks/acceptance"
+
+    @property
     def config(self) -> Path:
         """The configuration file, as it is by now."""
         path = self.folder / "hookmirror.toml"

@@ -1,7 +1,9 @@
 """Who is let in: the walk through X-Forwarded-For, networks, tokens, the path; with a clock of our own."""
 
 import random
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from common.errors import BadRequest, NoSuchPath, NotAllowed, TooMany
 from common.tables import ReceiverSettings
 from receiver import admission
-from receiver.admission import Admission, Call, Rate, bucket, find_caller, parse_address, same
+from receiver.admission import Admission, Call, Door, Rate, bucket, find_caller, parse_address, same
 
 PROXIES = tuple(ip_network(text) for text in ("10.0.0.0/8", "192.0.2.7/32", "fd00::/8"))
 URL = "https://hooks.example.org/webhook/3f9c0a7b5d1e42"
@@ -109,6 +111,61 @@ def test_another_path_is_not_found_and_a_stranger_does_not_learn_which_was_right
 def test_another_method_gets_what_another_path_gets() -> None:
     with pytest.raises(NoSuchPath):
         admitting().admit(Call("203.0.113.9", [], "GET", "/webhook/3f9c0a7b5d1e42"))
+
+
+STACKS: dict[str, Any] = {"stack_url": "https://x.org/stacks/77d1b0a9c3e8f642"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "door"),
+    [
+        ("POST", "/webhook/3f9c0a7b5d1e42", Door.HOOKS),
+        ("POST", "/stacks/77d1b0a9c3e8f642", Door.STACKS),
+        ("GET", "/stacks/77d1b0a9c3e8f642", Door.STACKS_SEEN),
+        ("HEAD", "/stacks/77d1b0a9c3e8f642", Door.STACKS_SEEN),
+        ("GET", "/", Door.FRONT),
+        ("HEAD", "/", Door.FRONT),
+        ("POST", "/", None),
+        ("PUT", "/stacks/77d1b0a9c3e8f642", None),
+        ("OPTIONS", "/", None),
+        ("GET", "/webhook/3f9c0a7b5d1e42", None),
+        ("GET", "/stacks/77d1b0a9c3e8f643", None),
+        ("POST", "/stacks/", None),
+    ],
+)
+def test_each_path_and_method_has_its_door(method: str, path: str, door: Door | None) -> None:
+    one = Call("203.0.113.9", [], method, path)
+    if door:
+        assert admitting(**STACKS).admit(one) is door
+    else:
+        with pytest.raises(NoSuchPath):
+            admitting(**STACKS).admit(one)
+    with pytest.raises(NotAllowed):
+        admitting(allowed_networks=["10.0.0.0/8"], **STACKS).admit(one)
+
+
+def test_a_path_that_is_a_slash_is_no_front_door() -> None:
+    asked = Call("203.0.113.9", [], "GET", "/")
+    with pytest.raises(NoSuchPath):
+        admitting(public_url="https://x.org").admit(asked)
+    assert admitting(stack_url="https://x.org").admit(asked) is Door.STACKS_SEEN
+
+
+def test_both_paths_are_compared_whichever_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    def noted(path: str, secret: str) -> bool:
+        compared.append(secret)
+        return same(path, secret)
+
+    monkeypatch.setattr(admission, "same", noted)
+    for about in (STACKS, {}):
+        door = admitting(**about)
+        for path in ("/webhook/3f9c0a7b5d1e42", "/stacks/77d1b0a9c3e8f642", "/"):
+            with suppress(NoSuchPath):
+                door.admit(call(path=path))
+            assert len(compared) == 2
+            compared.clear()
 
 
 def test_the_path_is_compared_as_it_is_decoded() -> None:

@@ -17,7 +17,8 @@ PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----"
     [
         "Password", "DbPassword", "db_passwd", "MYSQL-PWD", "PassPhrase", "Pass", "DbPass", "ClientSecret",
         "token", "AccessToken", "Credential", "credentials", "PrivateKey", "private_key", "Private Key",
-        "AccessKeyId", "access-key", "ApiKey", "API_KEY", "SshKey", "Signature", "AuthCode", "authorization", "Cookie",
+        "AccessKeyId", "access-key",
+        "ApiKey", "API_KEY", "SshKey", "Signature", "AuthCode", "authorization", "Cookie",
         "KubeConfig", "ConnectionString", "CurlCli", "Pin", "JWT", "Ak_SK",
     ],
 )  # fmt: skip

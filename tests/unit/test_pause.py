@@ -406,3 +406,33 @@ async def test_an_action_that_fails_for_many_keys_pauses_its_route_and_one_that_
     await bench.timer.tick()
     assert await act_on(bench, "other") == Outcome(Action.EXECUTED)
     assert bench.pauses.paused() == {}
+
+
+async def test_a_route_for_stacks_that_fails_for_many_of_them_is_paused_though_it_has_no_bucket(
+    bench: Bench,
+) -> None:
+    failed: Exception | None = ActionFailed("exit code 1")
+
+    async def act(job: Job) -> Outcome | Continue:
+        if failed is not None:
+            raise failed
+        return Outcome(Action.LOGGED)
+
+    async def come(stack: str) -> Outcome | Continue:
+        route = Route("stacks", None, None)
+        return await bench.pauses(
+            Job(Task(route="stacks", key=stack), route, 1, Lane.LIVE, held=lambda: True)
+        )
+
+    bench.pauses._act = act
+    for number in range(STREAK - 1):
+        with pytest.raises(ActionFailed):
+            await come(f"{number}")
+    with pytest.raises(RouteDown, match=f"{STREAK} stacks failed and none went through: exit code 1"):
+        await come("last")
+    failed = None
+    with pytest.raises(RouteDown):
+        await come("other")
+    await bench.timer.tick()
+    assert await come("other") == Outcome(Action.LOGGED)
+    assert bench.pauses.paused() == {}
