@@ -1,10 +1,11 @@
 """The queue port's contract, line by line, on every backend."""
 
 import asyncio
+import sqlite3
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -482,3 +483,16 @@ async def test_marks_are_no_messages(backend: Backend) -> None:
     counts = await queue.counts()
     assert (sum(counts.ready.values()), counts.waiting, counts.held or 0, counts.dead) == (0, 0, 0, 0)
     assert await nothing_comes(queue, 0.5)
+
+
+async def test_a_file_of_before_there_were_marks_takes_them(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    old = await SqliteQueue.open(path)
+    await old.publish(b"kept", lane=Lane.LIVE)
+    await old.close()
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("DROP TABLE mark")
+    queue = await SqliteQueue.open(path)
+    assert [await queue.first("k", holder, within=60) for holder in "aba"] == [True, False, True]
+    assert (await queue.counts()).ready[Lane.LIVE] == 1
+    await queue.close()

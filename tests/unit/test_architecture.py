@@ -58,6 +58,7 @@ PURE = [
     "worker/verdict.py",
     "common/backoff.py",
     "common/errors.py",
+    "common/masking.py",
     "common/store/failures.py",
     "common/store/headers.py",
     "common/store/notifications.py",
