@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+import receiver.program
 import worker.program
 from common.errors import LostDelivery, QueueAway
 from common.metrics import Metrics
@@ -81,7 +82,7 @@ class Site:
         [port] = free_ports(1)
         timeout = aiohttp.ClientTimeout(total=30)
         async with aiohttp.ClientSession(timeout=timeout) as session:
-            server = Receiver(queue, self.settings(port), session)  # type: ignore[arg-type]
+            server = Receiver(queue, self.settings(port), session, receiver.program.run)  # type: ignore[arg-type]
             try:
                 await until(server.answers, "the receiver answers")
                 yield server
