@@ -15,6 +15,7 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from common.errors import BadSignature, NotOurs, SenderAway
+from common.proxies import proxy_for
 from common.telemetry import Action, log
 from receiver.admission import Rate
 from receiver.certificates import Certificates
@@ -74,7 +75,6 @@ class SnsTopics:
             # No decompression: 64 KiB are to be 64 KiB.
             self._session = aiohttp.ClientSession(
                 connector=connector,
-                trust_env=True,
                 timeout=TIMEOUT,
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -130,7 +130,7 @@ class SnsTopics:
         try:
             # A redirect would lead away from the one host that may be asked.
             async with self._session.get(
-                URL(url, encoded=True), allow_redirects=False, timeout=timeout
+                URL(url, encoded=True), allow_redirects=False, timeout=timeout, proxy=proxy_for(url)
             ) as response:
                 if response.status != 200:
                     raise SenderAway(f"Amazon SNS, asked for {what}, answered {response.status}")

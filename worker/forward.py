@@ -13,6 +13,7 @@ from typing import Self
 import aiohttp
 
 from common.errors import ActionFailed, ActionRefused, ConfigError, HookmirrorError, Throttled
+from common.proxies import proxy_for
 from common.tables import FORWARD_TIMEOUT, ActionTable
 from common.telemetry import Action
 from worker.actions import Order
@@ -38,6 +39,7 @@ class Forward:
         if route.forward is None:
             raise ConfigError(f"{route.id}: forward: missing")
         self._url = route.forward
+        self._proxy = proxy_for(route.forward)
         self._keys = route.signing_keys
         self._timeout = route.timeout or FORWARD_TIMEOUT
         self._trusted = _trusted(route)
@@ -63,7 +65,11 @@ class Forward:
         try:
             # A redirect would carry what is signed to somebody who was not named.
             async with self._session.post(
-                self._url, data=body, headers=self._headers(order, body), allow_redirects=False
+                self._url,
+                data=body,
+                headers=self._headers(order, body),
+                allow_redirects=False,
+                proxy=self._proxy,
             ) as response:
                 if 200 <= response.status < 300:
                     return Outcome(Action.FORWARDED, order.verb)

@@ -4,13 +4,13 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from urllib.parse import quote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
 from common.errors import ConfigError, Corrupt, HookmirrorError, RouteDown, StoreAway, Throttled
+from common.proxies import proxy_for
 from common.store.aws import Account
 from common.store.failures import translate
 from common.store.pace import Pace
@@ -46,7 +46,7 @@ class Wire:
         self._session = session
         self._pace = pace
         self._base = account.address(name)
-        self._proxy = _proxy_for(self._base)
+        self._proxy = proxy_for(self._base)
 
     def _failure(self, response: aiohttp.ClientResponse, body: bytes, what: str = "") -> Exception:
         doing = f"{response.method} {what}{self.name}"
@@ -185,10 +185,3 @@ async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
     whole = memoryview(body)
     for start in range(0, len(body), PIECE):
         yield whole[start : start + PIECE]
-
-
-def _proxy_for(url: str) -> str | None:
-    """Return the proxy that the environment names for `url`. Asked for once: with `trust_env` aiohttp would
-    look again, in a thread, at every request."""
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)  # no_proxy may name a port

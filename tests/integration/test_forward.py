@@ -22,6 +22,7 @@ from common.tables import RouteSettings
 from common.task import Claim, Task
 from common.telemetry import Action
 from tests.integration.test_s3_tls import authority  # noqa: F401 - a fixture
+from tests.lab.proxy import proxy
 from worker.actions import Acting
 from worker.brake import Brake
 from worker.forward import Forward, refusal, signature, wait_asked
@@ -120,6 +121,18 @@ async def test_an_event_arrives_as_a_cloud_event(taker: Taker) -> None:
     }
     assert data["object"]["size"] == 4
     assert data["event"] == {"name": "s3:ObjectCreated:Put", "claim": "created", "etag": "e", "size": 4}
+
+
+async def test_an_event_goes_by_the_proxy_that_the_environment_names(
+    taker: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    async with proxy() as passing:
+        monkeypatch.setenv("http_proxy", passing.url)
+        await send(taker.url, task())
+    assert passing.seen == [f"POST {taker.url}"]
+    assert len(taker.taken) == 1
 
 
 async def test_each_secret_signs_as_standard_webhooks_says_and_the_id_is_that_of_the_task(
