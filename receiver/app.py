@@ -19,6 +19,7 @@ from common.telemetry import Action, log
 from receiver.admission import Admission, Call, Door
 from receiver.hook import HookEndpoint
 from receiver.metrics import HookMetrics
+from receiver.pages import add_pages
 from receiver.routing import Routing, StackRouting
 from receiver.sns import SnsTopics
 from receiver.spool import SpoolingPublisher
@@ -46,7 +47,7 @@ def make_app(
     topics: SnsTopics,
 ) -> FastAPI:
     """Return the application: hooks at the path of `receiver.public_url`, stack notifications at that of
-    `receiver.stack_url`, /ping, /healthz, /readyz.
+    `receiver.stack_url`, /ping, /healthz, /readyz, /openapi.json and /docs.
 
     Hooks go to `queue`; with a `spool`, through it. `topics` opens Amazon's envelopes.
     """
@@ -92,6 +93,7 @@ def make_app(
         """Hooks can be taken: the queue answers, or there is a spool that does."""
         return await _ready(queue, spool)
 
+    add_pages(app, settings.receiver)
     app.add_route("/{path:path}", receive, methods=OTHER_METHODS)
     return app
 

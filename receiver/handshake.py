@@ -12,6 +12,10 @@ from dataclasses import dataclass
 
 from common.errors import NotAHook
 
+MAX_TOPIC = 2048
+"""Characters; with every event there is a topic has some 500. It is written to the log, and a caller's own
+quarter of a megabyte shall not be."""
+
 
 def sign(url: str, topic_arn: str, timestamp: str, token: str) -> str:
     """Return the signature, in hex: HMAC-SHA256 of the url, keyed by that of the topic, keyed by that of
@@ -50,6 +54,8 @@ def parse(body: Mapping[str, object]) -> Subscription | None:
     topic, timestamp, token = (value if isinstance(value, str) else "" for value in values)
     if not (topic and timestamp and token) or not all(map(_encodable, (topic, timestamp, token))):
         raise NotAHook("a SubscriptionConfirmation has TopicArn, Timestamp and Token, each a string")
+    if len(topic) > MAX_TOPIC:
+        raise NotAHook(f"TopicArn has more than {MAX_TOPIC} characters")
     if topic.count("|") < 2:
         raise NotAHook('TopicArn does not read "project|bucket|events"')
     return Subscription(topic, timestamp, token)

@@ -13,17 +13,17 @@ from typing import Any
 import aiohttp
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import seed as seeded
 from hypothesis import strategies as st
-from hypothesis.database import DirectoryBasedExampleDatabase
 
 from console.demo.weed import free_ports
 from receiver import intake
+from receiver.openapi.document import build
+from tests.lab.corpus import keeping
+from tests.lab.fuzz import fuzz
 from tests.lab.programs import Program, record
 from tests.lab.samples import names, sample
 from tests.lab.until import until
-
-CORPUS = Path(__file__).parents[1] / "corpus" / "hooks"
-"""What has once made the receiver fail is kept here, and tried first from then on."""
 
 PATH = "/webhook/3f9c0a7b5d1e42"
 CONFIG = """\
@@ -247,28 +247,30 @@ def asking(port: int) -> Iterator[http.client.HTTPConnection]:
     [300, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])],
     ids=["short", "long"],
 )
-def test_no_body_gets_a_5xx(tmp_path: Path, count: int) -> None:
+def test_no_body_gets_a_5xx(tmp_path: Path, seed: int, count: int) -> None:
+    """What is found is kept in the corpus, and tried in every run from then on
+    (tests/integration/test_openapi.py)."""
     receiver = Running(tmp_path)
     answers: dict[int, int] = {}
+    unanswered: list[bytes] = []
 
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=DirectoryBasedExampleDatabase(CORPUS),
-        suppress_health_check=list(HealthCheck),
-    )
+    @seeded(seed)
+    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(BODIES)
     def post(body: bytes) -> None:
+        unanswered.append(body)
         connection.request("POST", PATH, body)
         answer = connection.getresponse()
         answer.read()
         answers[answer.status] = answers.get(answer.status, 0) + 1
         assert answer.status in {200, 400, 403, 413}, answer.status
+        unanswered.pop()
 
     try:
         asyncio.run(_started(receiver))
-        with asking(receiver.port) as connection:
+        with asking(receiver.port) as connection, keeping(unanswered):
             post()
+        print(f"{sum(answers.values())} bodies: {answers}, HOOKMIRROR_TEST_SEED={seed}")  # noqa: T201
         assert {200, 400, 403} <= set(answers)
         assert not receiver.program.ended()
         assert PATH.rpartition("/")[2] not in receiver.program.words(), "the secret is in no log"
@@ -280,3 +282,16 @@ def test_no_body_gets_a_5xx(tmp_path: Path, count: int) -> None:
 
 async def _started(receiver: Running) -> None:
     await receiver.program.started()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_bodies_made_from_the_openapi_document_get_what_it_says(running: Running, seed: int) -> None:
+    document = build(hooks=PATH, stacks=None, front=False, version="0")  # / is to come
+    url = f"http://127.0.0.1:{running.port}"
+    answers = await asyncio.to_thread(fuzz, document, url, count=10_000, seed=seed)
+    print(f"{sum(answers.values())} requests: {dict(answers)}, HOOKMIRROR_TEST_SEED={seed}")  # noqa: T201
+    assert {answers[f"POST {PATH}", status] > 0 for status in (200, 400, 403)} == {True}
+    assert not running.program.ended()
+    assert PATH.rpartition("/")[2] not in running.program.words(), "the secret is in no log"
+    assert await running.counted("failed") == 0

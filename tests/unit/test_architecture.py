@@ -38,7 +38,7 @@ ONE_PLACE_EACH = {
         "console/demo/*.py",
     ],
     "cryptography": ["receiver/certificates.py"],
-    "fastapi": ["receiver/app.py"],
+    "fastapi": ["receiver/app.py", "receiver/pages.py"],
     "starlette": ["receiver/app.py"],
     "prometheus_client": ["common/metrics.py"],
     "uvicorn": ["common/web.py", "common/guard.py"],
@@ -52,6 +52,7 @@ ONE_PLACE_EACH = {
 PURE = [
     "receiver/handshake.py",
     "receiver/dialects/*.py",
+    "receiver/openapi/*.py",
     "receiver/routing.py",
     "receiver/admission.py",
     "worker/plan.py",

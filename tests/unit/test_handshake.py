@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import NotAHook
-from receiver.handshake import Subscription, parse, sign
+from receiver.handshake import MAX_TOPIC, Subscription, parse, sign
 from tests.lab.samples import PUBLISHED, sample
 
 CONFIRMATION = {
@@ -68,6 +68,13 @@ def test_a_confirmation_without_a_field_is_no_hook(field: str) -> None:
 def test_a_topic_that_names_no_bucket_is_no_hook(topic: str) -> None:
     with pytest.raises(NotAHook, match=r"project\|bucket\|events"):
         parse({**CONFIRMATION, "TopicArn": topic})
+
+
+def test_a_topic_that_would_fill_the_log_is_no_hook() -> None:
+    topic = "mcs1|bucketA|".ljust(MAX_TOPIC, "x")
+    assert parse({**CONFIRMATION, "TopicArn": topic})
+    with pytest.raises(NotAHook, match=str(MAX_TOPIC)):
+        parse({**CONFIRMATION, "TopicArn": topic + "x"})
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters())
