@@ -35,7 +35,8 @@ DIGESTS: dict[str, Digest] = {"1": "sha1", "2": "sha256"}
 MAX_URL = 2048
 """Characters; a SubscribeURL has some 350."""
 
-_ARN = re.compile(r"arn:(aws[a-z-]*):sns:([a-z0-9-]+):[0-9]{12}:[A-Za-z0-9_.-]+")
+# Bounded, for a topic that may not deliver is written to the log; a topic's name has at most 256 characters.
+_ARN = re.compile(r"arn:(aws[a-z-]{0,32}):sns:([a-z0-9-]{1,64}):[0-9]{12}:[A-Za-z0-9_.-]{1,256}")
 _VISIBLE = re.compile(r"[!-~]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 

@@ -23,6 +23,7 @@ from receiver.app import make_app
 from receiver.metrics import HookMetrics
 from receiver.openapi import examples
 from receiver.openapi.document import HOOK_PATH, build, served
+from receiver.sns import SnsTopics
 from tests.integration.test_receiver import SETTINGS, AwayQueue, Receiver, serving
 from tests.integration.test_receiver_metrics import counted
 from tests.lab import corpus
@@ -39,8 +40,8 @@ MANY: dict[str, Any] = {
 
 EXPECTED = {
     **dict.fromkeys(examples.HOOKS, 200),
-    "sns_subscription": 400,  # to come: 403, no topic is configured
-    "sns": 400,  # to come: 403
+    "sns_subscription": 403,  # no topic is configured
+    "sns": 403,
 }
 """The status that each example of a hook gets."""
 
@@ -131,7 +132,7 @@ async def test_the_path_of_hooks_is_not_told_by_its_placeholder(receiver: Receiv
 
 def test_every_route_is_described_and_nothing_else() -> None:
     settings = Settings.model_validate(SETTINGS | {"receiver": MANY})
-    app = make_app(settings, MemoryQueue(), HookMetrics(Metrics()))
+    app = make_app(settings, MemoryQueue(), HookMetrics(Metrics()), topics=SnsTopics(()))
     paths = {route.path for route in app.routes if isinstance(route, Route)} - {"/{path:path}"}
     assert paths | {"/", PATH} == ROUTES == set(build(hooks=PATH, stacks=None, version="0")["paths"])
 

@@ -72,7 +72,8 @@ RECIPES: dict[str, Callable[[], bytes]] = {
     "mcs-topic-of-a-long-bucket": lambda: _confirmation(f"a|{'b' * 200_000}|c"),
     "mcs-topic-of-long-events": lambda: _confirmation(f"a|bucketA|{'c' * 200_000}"),
     "mcs-token-long": lambda: _confirmation("a|bucketA|b", Token="t" * 200_000),
-    "sns-topic-long": lambda: _confirmation(f"arn:aws:sns:{'a-' * 50_000}:123456789012:b"),
+    "sns-region-long": lambda: _notification(f"arn:aws:sns:{'a-' * 50_000}:123456789012:b"),
+    "sns-topic-long": lambda: _notification(f"arn:aws:sns:a-b-1:123456789012:{'b' * 200_000}"),
     "ros-outputs-1001": lambda: _stack([{"OutputKey": "k", "OutputValue": "v"}] * 1001),
     "ros-output-value-long": lambda: _stack([{"OutputKey": "k", "OutputValue": "password=" * 25_000}]),
     "ros-output-value-wide": lambda: _stack([{"OutputKey": "k", "OutputValue": [[]] * 60_000}]),
@@ -84,6 +85,14 @@ RECIPES: dict[str, Callable[[], bytes]] = {
 def _confirmation(topic: str, **more: str) -> bytes:
     body = {"Type": "SubscriptionConfirmation", "TopicArn": topic, "Timestamp": "now", "Token": "t"}
     return json.dumps(body | more).encode()
+
+
+def _notification(topic: str) -> bytes:
+    place = f"https://sns.{topic.split(':')[3]}.amazonaws.com/SimpleNotificationService-0.pem"
+    body = {"Type": "Notification", "TopicArn": topic, "SigningCertURL": place, "SignatureVersion": "2"}
+    return json.dumps(
+        body | dict.fromkeys(("Message", "MessageId", "Timestamp", "Signature"), "AAAA")
+    ).encode()
 
 
 def _stack(outputs: list[Any], **more: str) -> bytes:

@@ -37,7 +37,7 @@ SAMPLES = {
 }
 """What was recorded of the sender of each example."""
 
-TO_COME: set[str] = {"sns_subscription", "sns", "created"}
+TO_COME: set[str] = {"created"}
 """Examples of senders nothing of whom is recorded yet."""
 
 
