@@ -25,7 +25,7 @@ from tests.lab.programs import Program, record
 from tests.lab.samples import names, sample
 from tests.lab.until import until
 
-PATH = "/webhook/3f9c0a7b5d1e42"
+PATH, STACKS = "/webhook/3f9c0a7b5d1e42", "/stacks/77aa0b5d1e42ff"
 CONFIG = """\
 [queue]
 url = "sqlite:///{folder}/queue.db"
@@ -33,6 +33,7 @@ url = "sqlite:///{folder}/queue.db"
 host = "127.0.0.1"
 port = {port}
 public_url = "http://127.0.0.1:{port}{path}"
+stack_url = "http://127.0.0.1:{port}{stacks}"
 requests_per_second = 1e9
 burst = 1000000000
 [metrics]
@@ -42,6 +43,8 @@ port = {metrics}
 [[routes]]
 source = "mcs:source"
 target = "aws:target"
+[[stack_routes]]
+log = true
 """
 GOOD = json.dumps({"Records": [record("k")]}).encode()
 
@@ -52,7 +55,9 @@ class Running:
     def __init__(self, folder: Path) -> None:
         self.port, self._metrics = free_ports(2)
         config = folder / "hookmirror.toml"
-        config.write_text(CONFIG.format(folder=folder, port=self.port, path=PATH, metrics=self._metrics))
+        config.write_text(
+            CONFIG.format(folder=folder, port=self.port, path=PATH, stacks=STACKS, metrics=self._metrics)
+        )
         self.program = Program(folder, 0, "receiver", config)
 
     @property
@@ -287,11 +292,13 @@ async def _started(receiver: Running) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 async def test_bodies_made_from_the_openapi_document_get_what_it_says(running: Running, seed: int) -> None:
-    document = build(hooks=PATH, stacks=None, front=False, version="0")  # / is to come
+    document = build(hooks=PATH, stacks=STACKS, version="0")
     url = f"http://127.0.0.1:{running.port}"
     answers = await asyncio.to_thread(fuzz, document, url, count=10_000, seed=seed)
     print(f"{sum(answers.values())} requests: {dict(answers)}, HOOKMIRROR_TEST_SEED={seed}")  # noqa: T201
     assert {answers[f"POST {PATH}", status] > 0 for status in (200, 400, 403)} == {True}
+    assert {answers[f"POST {STACKS}", status] > 0 for status in (200, 400)} == {True}
     assert not running.program.ended()
+    assert STACKS.rpartition("/")[2] not in running.program.words(), "nor is the other"
     assert PATH.rpartition("/")[2] not in running.program.words(), "the secret is in no log"
     assert await running.counted("failed") == 0
