@@ -35,6 +35,7 @@ Endpoint = Callable[[AsyncIterator[bytes]], Awaitable[dict[str, Any]]]
 
 GREETINGS = {Door.FRONT: "hookmirror: webhooks are taken here", Door.STACKS_SEEN: GREETING}
 
+LOOKING = ["GET", "HEAD"]
 OTHER_METHODS = ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -79,16 +80,16 @@ def make_app(
     # and plain: FastAPI would look for parameters and dependencies on every hook.
     app.add_route("/{path:path}", receive, methods=["POST"])
 
-    @app.get("/ping", response_class=PlainTextResponse)
+    @app.api_route("/ping", methods=LOOKING, response_class=PlainTextResponse)
     async def ping() -> str:
         return "Pong"
 
-    @app.get("/healthz")
+    @app.api_route("/healthz", methods=LOOKING)
     async def healthz() -> dict[str, str]:
         """The process runs. Not a word on the queue: nobody shall restart us for the broker's sake."""
         return {"status": "alive"}
 
-    @app.get("/readyz")
+    @app.api_route("/readyz", methods=LOOKING)
     async def readyz() -> Response:
         """Hooks can be taken: the queue answers, or there is a spool that does."""
         return await _ready(queue, spool)

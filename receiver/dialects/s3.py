@@ -16,6 +16,9 @@ from common.task import Claim
 MAX_KEY = 1024
 """Bytes of UTF-8 in the longest key S3 knows."""
 
+MAX_ETAG = 256
+"""Characters. An MD5 has 32; each task carries it."""
+
 _CREATED = ("ObjectCreated:", "PutObject", "PostObject", "CopyObject", "CompleteMultipartUpload")
 _REMOVED = (
     "ObjectRemoved:",
@@ -62,10 +65,7 @@ def parse(record: object) -> Event:
     bucket, key = _text(record, "s3", "bucket", "name"), _text(record, "s3", "object", "key")
     if len(_utf8(key)) > 3 * MAX_KEY:
         raise Unreadable(f"s3.object.key has more than {MAX_KEY} bytes, decoded or not")
-    etag = _text(record, "s3", "object", "eTag", needed=False) or _text(
-        record, "s3", "object", "etag", needed=False
-    )
-    return Event(name, bucket, key, True, claim, etag.strip('"') or None, _size(record))
+    return Event(name, bucket, key, True, claim, _etag(record), _size(record))
 
 
 def keys(written: str, encoding: str) -> list[str]:
@@ -109,6 +109,15 @@ def _text(record: object, *path: str, needed: bool = True) -> str:
     if needed:
         raise Unreadable(f"{'.'.join(path)} is missing or no string")
     return ""
+
+
+def _etag(record: Any) -> str | None:
+    """The ETag without quotes; a hint as well: what cannot be one is none, and the record is as good."""
+    about = record["s3"]["object"]
+    for written in (about.get("eTag"), about.get("etag")):
+        if isinstance(written, str) and written.isascii() and (etag := written.strip('"')):
+            return etag if len(etag) <= MAX_ETAG else None
+    return None
 
 
 def _size(record: Any) -> int | None:

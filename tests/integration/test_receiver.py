@@ -429,6 +429,8 @@ async def test_ping_health_and_readiness_answer(receiver: Receiver) -> None:
     assert (await receiver.request("GET", "/ping")).body == "Pong"
     assert (await receiver.request("GET", "/healthz")).status == 200
     assert (await receiver.request("GET", "/readyz")).status == 200
+    for path in ("/ping", "/healthz", "/readyz"):
+        assert (await receiver.request("HEAD", path)).status == 200
 
 
 async def test_a_queue_that_is_away_makes_the_receiver_unready_but_not_dead() -> None:
