@@ -34,6 +34,7 @@ ROUTE = 'route=~"$route"'
 HOOKS = {
     "accepted": GREEN,
     "confirmed": TEAL,
+    "notified": BLUE,
     "deferred": ORANGE,
     "failed": RED,
     "not_ours": PINK,
@@ -41,8 +42,9 @@ HOOKS = {
     "too_large": YELLOW,
     "incomplete": GREY,
 }
-ENDS = {"copied": GREEN, "deleted": BLUE, "skipped": GREY, "look_later": PURPLE, "buried": RED}
-ATTEMPTS = ENDS | {"continued": TEAL, "waited": YELLOW, "retried": ORANGE, "lost": PINK}
+ACTIONS = dict.fromkeys(("executed", "forwarded", "logged"), TEAL)
+ENDS = ACTIONS | {"copied": GREEN, "deleted": BLUE, "skipped": GREY, "look_later": PURPLE, "buried": RED}
+ATTEMPTS = ENDS | {"continued": WHITE, "waited": YELLOW, "retried": ORANGE, "lost": PINK}
 QUANTILES = {"p50": GREEN, "p95": YELLOW, "p99": ORANGE}
 DEPTHS = {"live ready": GREEN, "bulk ready": BLUE, "waiting": GREY, "held": TEAL}
 """One word has one colour in every panel."""
@@ -124,7 +126,8 @@ def flow() -> list[Panel]:
         lines(
             "Hooks, by answer",
             {"{{outcome}}": f"sum by (outcome) (rate(hookmirror_hooks_total{RATE})) > 0"},
-            "accepted is 200; deferred 503: the sender is to come again; failed 500.",
+            "accepted, confirmed and notified (of a stack) are 200; deferred 503: the sender is to come again;"
+            " failed 500.",
             colours=HOOKS,
             unit="reqps",
             stacked=True,
