@@ -126,7 +126,7 @@ def flow() -> list[Panel]:
         lines(
             "Hooks, by answer",
             {"{{outcome}}": f"sum by (outcome) (rate(hookmirror_hooks_total{RATE})) > 0"},
-            "accepted, confirmed and notified (of a stack) are 200; deferred 503: the sender is to come again;"
+            "accepted, confirmed, notified (of a stack) are 200; deferred 503: the sender is to come again;"
             " failed 500.",
             colours=HOOKS,
             unit="reqps",
