@@ -17,7 +17,7 @@ from worker.brake import Brake
 from worker.fidelity import described
 from worker.job import SMALL, Job
 from worker.parts import PartsCopy
-from worker.plan import Copy, Skip, Why, contradicts, differs, plan, sight
+from worker.plan import Copy, Skip, Why, contradicts, differs, plan, sight, uncovers
 from worker.transfer import READ_WITHIN, Budget, fetch, turn
 from worker.verdict import Continue, Outcome
 
@@ -49,7 +49,7 @@ class Mirror:
 
     async def _agree(self, job: Job, source: State | None, reading: Reading | None) -> Outcome | Continue:
         task = job.task
-        if contradicts(source, task.claim):
+        if contradicts(source, task.claim) and not uncovers(source, task.claim):
             return await self._look_later(job, source)
         if task.seen == sight(source):
             return Outcome(Action.SKIPPED, Why.OVERTAKEN)
@@ -62,7 +62,7 @@ class Mirror:
             return await self._copy_parts(job, source)
         await self._abandon_upload(job)
         if isinstance(step, Skip):
-            if differs(source, task.claim, task.etag):
+            if differs(source, task.claim, task.etag) or uncovers(source, task.claim):
                 await self._promise_look(job, seen=sight(source))
             return Outcome(Action.SKIPPED, step.why)
         if isinstance(step, Copy):

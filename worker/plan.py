@@ -53,6 +53,12 @@ def differs(source: State | None, claim: Claim | None, etag: str | None) -> bool
     return claim is Claim.CREATED and source is not None and etag is not None and etag != source.etag
 
 
+def uncovers(source: State | None, claim: Claim | None) -> bool:
+    """Whether what was removed may have been a version, and this the older one that came back with it: then
+    no other event tells of it."""
+    return claim is Claim.REMOVED and source is not None and source.keeps_versions
+
+
 def sight(source: State | None) -> str:
     """Return what tells this state of the source from any other, in a task: "" when there is no such key."""
     return source.identity if source else ""

@@ -23,6 +23,7 @@ def state_of(headers: Mapping[str, str]) -> State:
             n.lower().removeprefix(_META): v for n, v in headers.items() if n.lower().startswith(_META)
         },
         opaque=is_opaque(headers),
+        keeps_versions="x-amz-version-id" in headers,  # "null" for what is older than the versions
     )
 
 

@@ -52,6 +52,8 @@ class State:
     """The object's tags, in the form of a URL's query, "" for none."""
     opaque: bool = False
     """The store encrypts with a key of its own or of the user's: the ETag says nothing of the bytes."""
+    keeps_versions: bool = False
+    """The bucket keeps versions, or once did: what is removed may bring an older state back."""
 
     @property
     def identity(self) -> str:

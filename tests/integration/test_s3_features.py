@@ -122,6 +122,11 @@ class World:
             ends += await self.work()
         raise AssertionError(f"the looks have no end: {ends}")
 
+    def keep_versions(self) -> None:
+        """Have the source keep versions from now on."""
+        enabled = {"Status": "Enabled"}
+        self.user.put_bucket_versioning(Bucket=self.source, VersioningConfiguration=enabled)
+
     def copy(self, key: str) -> Mapping[str, Any]:
         """What the target tells of its copy."""
         answer: Mapping[str, Any] = self.there.head_object(Bucket=self.target, Key=key)
@@ -206,6 +211,39 @@ async def test_tags_travel_as_the_source_is_configured(
         assert (await world.hook(CREATED, size))[-1] is Action.COPIED
         assert world.tags(size) == expected
     assert await world.looks() == [Action.SKIPPED] * 2
+
+
+async def test_what_the_removal_of_a_version_brings_back_is_mirrored(world: World) -> None:
+    """No event tells of the older state but the removal that uncovered it, of a version or of a marker."""
+    world.keep_versions()
+    world.put("k", b"older")
+    newer = world.user.put_object(Bucket=world.source, Key="k", Body=b"newer")["VersionId"]
+    await world.hook("s3:ObjectCreated:Put", "k")
+    await world.looks()  # else that of the copy would mend what follows
+    assert world.body("k") == b"newer"
+    world.user.delete_object(Bucket=world.source, Key="k", VersionId=newer)
+    await world.hook("s3:ObjectRemoved:Delete", "k")
+    await world.looks()
+    assert world.body("k") == b"older"
+    marker = world.user.delete_object(Bucket=world.source, Key="k")["VersionId"]
+    assert await world.hook("s3:ObjectRemoved:DeleteMarkerCreated", "k") == [Action.DELETED]
+    await world.looks()
+    world.user.delete_object(Bucket=world.source, Key="k", VersionId=marker)
+    await world.hook("s3:ObjectRemoved:Delete", "k")
+    await world.looks()
+    assert world.body("k") == b"older"
+
+
+async def test_a_removal_of_a_version_that_nobody_sees_changes_nothing(world: World) -> None:
+    world.keep_versions()
+    older = world.user.put_object(Bucket=world.source, Key="k", Body=b"older")["VersionId"]
+    world.put("k", b"newer")
+    await world.hook("s3:ObjectCreated:Put", "k")
+    await world.looks()
+    world.user.delete_object(Bucket=world.source, Key="k", VersionId=older)
+    assert await world.hook("s3:LifecycleExpiration:Delete", "k") == [Action.SKIPPED]
+    assert await world.looks() == [Action.SKIPPED]
+    assert world.body("k") == b"newer"
 
 
 @sizes

@@ -15,12 +15,12 @@ without a source that answered "no such key".
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from common.store.port import MARK, State
 from common.task import Claim
-from worker.plan import Copy, Delete, Skip, Step, contradicts, differs, plan, sight
+from worker.plan import Copy, Delete, Skip, Step, contradicts, differs, plan, sight, uncovers
 
 ABSENT, A, B = 0, 1, 2
 
@@ -62,6 +62,8 @@ class Faults:
     refusals: int = 0
     late: bool = True
     stale: bool = False
+    versions: bool = False
+    """The source keeps versions, and each change is the removal of one: nothing tells what it uncovers."""
 
 
 class Message(NamedTuple):
@@ -157,6 +159,7 @@ class Explorer:
     def __init__(self, protocol: Protocol, faults: Faults, script: tuple[int, ...], begin: int) -> None:
         self.protocol, self.faults, self.script = protocol, faults, script
         budget = (faults.doubled, faults.crashes, faults.zombies, faults.timeouts, faults.refusals)
+        self.shows = tuple(s and replace(s, keeps_versions=faults.versions) for s in SOURCE)
         self.first = World(begin, begin, 0, (), (), (), begin, budget)
 
     def moves(self, world: World) -> Iterator[Move]:
@@ -181,7 +184,7 @@ class Explorer:
                     source=value,
                     shown=world.source if self.faults.stale else value,
                     step=world.step + 1,
-                    queue=(*world.queue, Message(value)),
+                    queue=(*world.queue, Message(ABSENT if self.faults.versions else value)),
                 ),
             )
         if world.shown != world.source:
@@ -243,8 +246,8 @@ class Explorer:
 
     def after_read(self, rest: World, worker: Worker) -> World:
         """The world after the source showed `worker.value`."""
-        message, source = worker.message, SOURCE[worker.value]
-        if contradicts(source, message.claim):
+        message, source = worker.message, self.shows[worker.value]
+        if contradicts(source, message.claim) and not uncovers(source, message.claim):
             return self.look_again(rest, worker)
         if message.seen >= 0 and sight(SOURCE[message.seen]) == sight(source):
             return rest  # overtaken: acknowledged
@@ -274,10 +277,10 @@ class Explorer:
 
     def compares(self, rest: World, worker: Worker) -> Iterator[Move]:
         """HEAD the target, then do what is decided."""
-        message, source = worker.message, SOURCE[worker.value]
+        message, source = worker.message, self.shows[worker.value]
         step = self.protocol.decide(source, TARGET[rest.target])
         if isinstance(step, Skip):
-            other = differs(source, message.claim, message.etag)
+            other = differs(source, message.claim, message.etag) or uncovers(source, message.claim)
             after = self.look_again(rest, worker) if other else rest  # acknowledged
         elif isinstance(step, Copy) and (message.hint < 0 or message.back):
             after = self.with_worker(rest, worker._replace(at="rereads"))

@@ -15,6 +15,7 @@ SHIPPED = {
     "a crash and a timeout, both writes late": (2, Faults(crashes=1, timeouts=1)),
     "a crash and a stale source": (2, Faults(crashes=1, stale=True)),
     "a timeout and a stale source": (2, Faults(timeouts=1, stale=True)),
+    "versions removed, and a crash": (2, Faults(crashes=1, versions=True)),
     "a crash and a refusal": (2, Faults(crashes=1, refusals=1)),
     "a crash, a zombie, a doubled hint, a stale source": (
         1,

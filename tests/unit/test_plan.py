@@ -6,7 +6,7 @@ import pytest
 
 from common.store.port import MARK, State
 from common.task import Claim
-from worker.plan import Copy, Delete, Deletes, Skip, Step, Why, contradicts, differs, plan, sight
+from worker.plan import Copy, Delete, Deletes, Skip, Step, Why, contradicts, differs, plan, sight, uncovers
 
 SOURCE = State("etag", 10, "Mon", "v1")
 NEWER = State("etag2", 11, "Tue", "v2")
@@ -104,6 +104,25 @@ def test_a_source_in_another_state_than_claimed_contradicts_or_differs(
 ) -> None:
     assert contradicts(source, claim) is contradiction
     assert differs(source, claim, etag) is difference
+
+
+VERSIONED = State("etag", 10, "Mon", keeps_versions=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "claim", "uncovered"),
+    [
+        (VERSIONED, Claim.REMOVED, True),
+        (VERSIONED, Claim.CREATED, False),
+        (VERSIONED, None, False),
+        (State("etag", 10, "Mon"), Claim.REMOVED, False),
+        (None, Claim.REMOVED, False),
+    ],
+)
+def test_where_versions_are_kept_a_removal_may_have_brought_an_older_state_back(
+    source: State | None, claim: Claim | None, uncovered: bool
+) -> None:
+    assert uncovers(source, claim) is uncovered
 
 
 def test_what_was_seen_of_the_source_tells_its_states_apart() -> None:
