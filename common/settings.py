@@ -168,6 +168,10 @@ def _sentence(problem: Any) -> str:
         return f"{location}: unknown key. {_nearest(str(problem['loc'][-1]), _known(problem['loc'][:-1]))}"
     if kind == "missing":
         return f'{location}: missing. Add:  {problem["loc"][-1]} = "..."'
+    if kind == "tuple_type":
+        name = problem["loc"][-1]
+        written = f'{name} = ["..."]' if "." in location else f"[[{name}]]"
+        return f"{location}: this is a list. Write:  {written}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{location}: {message}" if location else message
 

@@ -5,6 +5,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -275,6 +276,10 @@ class RouteSettings(ActionTable):
         return f"{self.target}/{self.target_prefix}" if self.target else super()._does
 
 
+_OF_STATUS = re.compile(r"[A-Z_*?!\[\]-]+")
+"""What a pattern for words of capital letters may be made of."""
+
+
 class StackRouteSettings(ActionTable):
     """`[[stack_routes]]`: what is done with notifications of Alibaba Cloud ROS stacks.
 
@@ -290,6 +295,13 @@ class StackRouteSettings(ActionTable):
     status: tuple[str, ...] = Field(default=("*",), min_length=1)
     log: bool = False
     window: float = Field(default=300.0, ge=1, le=86400)
+
+    @model_validator(mode="after")
+    def _fits_something(self) -> Self:
+        for pattern in self.status:
+            if not _OF_STATUS.fullmatch(pattern):
+                raise ValueError(f'status: "{pattern}" fits no status, which are like CREATE_COMPLETE')
+        return self
 
     @property
     def _takes(self) -> str:
