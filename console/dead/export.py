@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +28,7 @@ def export(config: str | None, as_json: bool, output: str | None, where: Where) 
     """Write dead letters as JSON, one a line, in no order: all, or those that match.
 
     They stay where they are. The file is whole or not there: it is written as FILE.part and renamed at
-    its end. With --json and --output, what is printed is the count.
+    its end; only you can read it. With --json and --output, what is printed is the count.
 
     \b
     For example, the keys:   hookmirror dead export --reason Refused | jq -r .task.key
@@ -49,7 +50,8 @@ def export(config: str | None, as_json: bool, output: str | None, where: Where) 
 def _to_file(config: str | None, where: Where, target: Path) -> int:
     part = target.with_name(f"{target.name}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
+        # The bytes of a stack's letter hold what is masked elsewhere.
+        with open(part, "w", encoding="utf-8", opener=partial(os.open, mode=0o600)) as file:
             count = with_queue(config, lambda queue: _write(queue, where, file))
             file.flush()
             os.fsync(file.fileno())  # the letters may be dropped next

@@ -45,6 +45,11 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     return task
 
 
+def test_only_its_owner_can_read_an_exported_file(task: Task) -> None:
+    run("export", "--output", "letters.jsonl")
+    assert Path("letters.jsonl").stat().st_mode & 0o777 == 0o600
+
+
 def run(*arguments: str) -> Result:
     result = CliRunner().invoke(cli.hookmirror, ("dead", *arguments), prog_name="hookmirror")
     assert result.exit_code == 0, result.output
