@@ -52,7 +52,7 @@ def read(pem: bytes) -> Certificate:
     try:
         found = x509.load_pem_x509_certificate(pem)
         key = found.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise SenderAway("what came from Amazon's SNS host is no certificate") from error
     if not isinstance(key, RSAPublicKey):
         raise SenderAway("the certificate from Amazon's SNS host has no RSA key")

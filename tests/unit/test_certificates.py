@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import ssl
 from datetime import UTC, datetime
 
 import pytest
@@ -110,8 +111,22 @@ async def test_what_is_still_coming_at_the_end_is_given_up() -> None:
     assert waiting.cancelled()
 
 
+def of_no_version(pem: bytes) -> bytes:
+    """The certificate, said to be of a version that there is not."""
+    der = ssl.PEM_cert_to_DER_cert(pem.decode())
+    return ssl.DER_cert_to_PEM_cert(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1)).encode()
+
+
 @pytest.mark.parametrize(
-    "pem", [b"", b"x", b"\xff", certify(rsa_key())[:-60], b"-----BEGIN CERTIFICATE-----"]
+    "pem",
+    [
+        b"",
+        b"x",
+        b"\xff",
+        certify(rsa_key())[:-60],
+        b"-----BEGIN CERTIFICATE-----",
+        of_no_version(certify(rsa_key())),
+    ],
 )
 def test_what_is_no_certificate_is_to_be_asked_for_again(pem: bytes) -> None:
     with pytest.raises(SenderAway):
