@@ -62,7 +62,7 @@ class Mirror:
             return await self._copy_parts(job, source)
         await self._abandon_upload(job)
         if isinstance(step, Skip):
-            if differs(source, task.claim, task.etag) or uncovers(source, task.claim):
+            if differs(source, task.claim, task.etag, task.size) or uncovers(source, task.claim):
                 await self._promise_look(job, seen=sight(source))
             return Outcome(Action.SKIPPED, step.why)
         if isinstance(step, Copy):

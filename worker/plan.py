@@ -48,9 +48,12 @@ def contradicts(source: State | None, claim: Claim | None) -> bool:
     return (claim is Claim.CREATED and source is None) or (claim is Claim.REMOVED and source is not None)
 
 
-def differs(source: State | None, claim: Claim | None, etag: str | None) -> bool:
-    """Whether the source shows another state than the one that was created by the event: newer, or old."""
-    return claim is Claim.CREATED and source is not None and etag is not None and etag != source.etag
+def differs(source: State | None, claim: Claim | None, etag: str | None, size: int | None = None) -> bool:
+    """Whether the source shows another state than the one that was created by the event: newer, or old. Of
+    what the event did not name there is no telling."""
+    if claim is not Claim.CREATED or source is None:
+        return False
+    return etag not in (None, source.etag) or size not in (None, source.size)
 
 
 def uncovers(source: State | None, claim: Claim | None) -> bool:

@@ -106,6 +106,13 @@ def test_a_source_in_another_state_than_claimed_contradicts_or_differs(
     assert differs(source, claim, etag) is difference
 
 
+def test_a_size_that_is_not_the_source_s_is_another_state_too() -> None:
+    assert differs(SOURCE, Claim.CREATED, None, 11)
+    assert differs(SOURCE, Claim.CREATED, "etag", 11)
+    assert not differs(SOURCE, Claim.CREATED, None, 10)
+    assert not differs(SOURCE, None, None, 11)
+
+
 VERSIONED = State("etag", 10, "Mon", keeps_versions=True)
 
 
