@@ -1,8 +1,8 @@
 """What a route does with notifications of stacks: the same actions, each notification once in a while.
 
-A sender may send a notification again, and a stranger may. Of those of one stack and status the first one's
-task runs; it asks for the mark before it acts, and so does each of its tries: whoever comes back after a
-failure or a dead worker still holds the mark, and runs again.
+A sender may send a notification again, and a stranger may. Of those of one stack and status that came within
+the window the first one's task runs; it asks for the mark before it acts, and so does each of its tries:
+whoever comes back after a failure or a dead worker still holds the mark, and runs again.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ SHOWN = 200
 class First(Protocol):
     """See `Marks.first`."""
 
-    async def __call__(self, key: str, holder: str, *, within: float) -> bool:
+    async def __call__(self, key: str, holder: str, *, at: float, within: float) -> bool:
         """Ask."""
 
 
@@ -71,7 +71,7 @@ class StackOrder:
 
 
 class StackActing:
-    """An action over `carry`. For `window` seconds other notifications of the same run nothing."""
+    """An action over `carry`. The same notification, when it came within `window` seconds, runs nothing."""
 
     def __init__(self, first: First, carry: Carry, *, window: float) -> None:
         self._first = first
@@ -84,29 +84,29 @@ class StackActing:
         if stack is None:
             raise Unreadable("a task of a route for stacks carries a stack; this does not")
         mark = f"{task.route}/{stack.id}/{stack.status}"
-        if not await self._first(mark, task.id, within=self._window):
+        if not await self._first(mark, task.id, at=task.received, within=self._window):
             return Outcome(Action.SKIPPED, Why.DUPLICATE)
         if not job.held():
             raise LostDelivery("the delivery went to another worker before the action")
-        async with self._holding(mark, task.id):
+        async with self._holding(mark, task):
             return await self._carry(StackOrder(task, stack))
 
     @asynccontextmanager
-    async def _holding(self, mark: str, holder: str) -> AsyncIterator[None]:
+    async def _holding(self, mark: str, task: Task) -> AsyncIterator[None]:
         """Keep the mark for as long as the work takes: what came meanwhile may have to wait for its end, and
         must still find it."""
-        renewing = asyncio.create_task(self._renew(mark, holder))
+        renewing = asyncio.create_task(self._renew(mark, task))
         try:
             yield
         finally:
             renewing.cancel()
             await asyncio.wait([renewing])
 
-    async def _renew(self, mark: str, holder: str) -> None:
+    async def _renew(self, mark: str, task: Task) -> None:
         while True:
             await asyncio.sleep(self._window / 3)
             with suppress(QueueAway):  # then it may pass on to another: the work is done twice, and not lost
-                await self._first(mark, holder, within=self._window)
+                await self._first(mark, task.id, at=task.received, within=self._window)
 
 
 async def log_stack(order: Order) -> Outcome:

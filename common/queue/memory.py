@@ -20,6 +20,7 @@ from common.queue.port import (
     Verdict,
     after_verdict,
     check_delay,
+    mark_lives,
 )
 
 POLL = 0.05
@@ -43,8 +44,8 @@ class _Shared:
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     messages: dict[str, _Message] = field(default_factory=dict)
     dead: dict[str, DeadLetter] = field(default_factory=dict)
-    marks: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """By key: the holder, and until when he is."""
+    marks: dict[str, tuple[str, float, float]] = field(default_factory=dict)
+    """By key: the holder, when he came, and until when the mark lives."""
 
 
 class MemoryQueue:
@@ -149,13 +150,13 @@ class MemoryQueue:
             del self._dead[key]
         return found
 
-    async def first(self, key: str, holder: str, *, within: float) -> bool:
+    async def first(self, key: str, holder: str, *, at: float, within: float) -> bool:
         """See the port."""
         now, marks = self._clock(), self._shared.marks
-        held_by, until = marks.get(key, (holder, now))
-        if held_by != holder and until > now:
+        held_by, came, until = marks.get(key, (holder, at, now))
+        if held_by != holder and abs(at - came) < within and until > now:
             return False
-        marks[key] = (holder, now + within)
+        marks[key] = (holder, at, now + mark_lives(within))
         return True
 
     async def close(self) -> None:

@@ -9,7 +9,8 @@
 6. *`settle` happens once.* If it raises, the delivery counts as unsettled and comes back.
 7. *Order is not promised*, and nothing here may depend on it.
 8. *A mark has one holder*: of all who ask whether they are the `first`, one is told so, and again whenever he
-   asks again; nobody else is until `within` seconds have passed since he last asked.
+   asks again; of the others only he is, and has the mark then, who came `within` seconds or more before or
+   after its holder. That counts from arrival to arrival, whenever it is asked.
 
 `tests/contract/test_queue.py` holds every backend to each line.
 """
@@ -21,6 +22,10 @@ from typing import Protocol
 
 MAX_DELAY = 3600
 """The longest wait a queue takes, in seconds."""
+
+MARK_OUTLIVES = 3600
+"""Seconds that a mark lives beyond its `within`: as long as a task may wait between two tries, and so that a
+backlog may take that long from a first one to its repetitions."""
 
 MAX_DELIVERIES = 100
 """A message that came back unsettled this often kills its workers: it is buried unseen."""
@@ -131,6 +136,11 @@ def check_delay(delay: float) -> None:
         raise ValueError(f"a delay is 0 to {MAX_DELAY} s, not {delay}")
 
 
+def mark_lives(within: float) -> float:
+    """Return the seconds after which a mark is gone that nobody asked for again."""
+    return within + MARK_OUTLIVES
+
+
 def after_verdict(delivery: Delivery, verdict: Retry | Bury, now: float) -> tuple[Failure, ...]:
     """Return the failures of `delivery` with what `verdict` adds: a wait that does not count adds none."""
     if isinstance(verdict, Retry) and not verdict.counts:
@@ -189,11 +199,15 @@ class Inspector(Protocol):
 class Marks(Protocol):
     """What was begun by whom, for a while: so that of several who could do a thing one does it."""
 
-    async def first(self, key: str, holder: str, *, within: float) -> bool:
-        """Return True when `holder` is the first to ask for `key`, or asks again; False for every other
-        holder until `within` seconds have passed since the holder last asked. It survives what a message
-        survives; a restart of the queue may begin the time anew. Whoever asks for a key gives the same
-        `within`: with another it may count as another key. Raises `QueueAway`."""
+    async def first(self, key: str, holder: str, *, at: float, within: float) -> bool:
+        """Return True when `holder`, who came `at` (epoch seconds, the same whenever he asks), is the first
+        to ask for `key`, or asks again, or came `within` seconds or more before or after the holder of the
+        mark: then it is his. False for every other.
+
+        Two who take it from a third in the same moment may both be told True. The mark lives for
+        `mark_lives(within)` after its holder last asked, and survives what a message survives; a restart of
+        the queue may begin the time anew. Whoever asks for a key gives the same `within`: with another it may
+        count as another key. Raises `QueueAway`."""
 
 
 class Queue(Publisher, Consumer, Inspector, Marks, Protocol):

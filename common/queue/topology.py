@@ -15,16 +15,25 @@ The same declarations serve RabbitMQ 3.10 to 4.x. At-least-once dead-lettering n
 `reject-publish`; without it RabbitMQ silently falls back to a mode that loses.
 """
 
+import base64
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from common.queue.port import MAX_DELIVERIES, Lane
+from common.queue.port import MAX_DELIVERIES, Lane, mark_lives
 
 Arguments = dict[str, str | int]
 
 MAX_LENGTH = 10_000_000
 """Messages a lane takes before it refuses more: disk is finite, and a refusal becomes a 503."""
+
+MARKS = "hookmirror.once.*"
+"""Marks, as a person names them all."""
+
+MARK_ARGUMENT = "x-max-length"
+"""The argument of a mark that tells its holder and when he came."""
+
+_HOLDER_BITS = 16
 
 _QUORUM: Arguments = {
     "x-queue-type": "quorum",
@@ -68,19 +77,27 @@ def dead_lock() -> str:
     return "hookmirror.dead.lock"
 
 
-def mark(key: str, holder: str, *, within: float) -> Declaration:
+def mark(key: str, holder: str, *, at: float, within: float) -> Declaration:
     """The queue that is `holder`'s mark on `key`: it goes by itself when it was not declared for so long.
 
     The broker makes one of it, whoever declares it first; to declare it with other arguments is refused. So
-    an argument that does nothing for an empty queue tells the holder: two of them are the same once in 2^48.
-    The time is part of the name: of another time the holder himself would be refused. A classic queue, since
-    a quorum queue costs an election, and on RabbitMQ 3.10 may be lost with a broker killed seconds later.
+    an argument that does nothing for an empty queue tells when the holder came, and who he is: two are the
+    same when they came in the same millisecond, and then once in 65 536. The time is part of the name: of
+    another time the holder himself would be refused. The name is short, since a refusal names it, and is cut
+    after 255 bytes. A classic queue, since a quorum queue costs an election, and on RabbitMQ 3.10 may be lost
+    with a broker killed seconds later.
     """
-    lasts = max(1, round(within * 1000))
-    name = hashlib.sha256(f"{lasts} {key}".encode()).hexdigest()[:32]
-    whose = int(hashlib.sha256(holder.encode()).hexdigest()[:12], 16)
-    arguments: Arguments = {"x-queue-type": "classic", "x-expires": lasts, "x-max-length": whose}
+    lasts = round(mark_lives(within) * 1000)
+    name = base64.urlsafe_b64encode(hashlib.sha256(f"{lasts} {key}".encode()).digest()[:9]).decode()
+    whose = int.from_bytes(hashlib.sha256(holder.encode()).digest()[:2])
+    length = max(0, round(at * 1000)) << _HOLDER_BITS | whose
+    arguments: Arguments = {"x-queue-type": "classic", "x-expires": lasts, MARK_ARGUMENT: length}
     return Declaration(f"hookmirror.once.{name}", arguments)
+
+
+def apart(length: int, other: int) -> float:
+    """Return how many seconds apart the holders of two marks came, whose `MARK_ARGUMENT` these are."""
+    return abs((length >> _HOLDER_BITS) - (other >> _HOLDER_BITS)) / 1000
 
 
 def declarations(rungs: Iterable[int]) -> list[Declaration]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import LostDelivery
+from common.queue import port
 from common.queue.memory import MemoryQueue
 from common.queue.port import KILLER, Bury, Delivery, Done, Lane, Queue, Retry
 from common.queue.rabbitmq import RabbitQueue
@@ -422,17 +423,17 @@ def key() -> str:
 async def test_the_first_to_ask_is_told_so_again_and_nobody_else_is(backend: Backend) -> None:
     one, two = await backend.open(), await backend.open()
     mark = key()
-    assert await one.first(mark, "a", within=60)
-    assert not await two.first(mark, "b", within=60)
-    assert await two.first(mark, "a", within=60), "he who came back to another process"
-    assert not await one.first(mark, "b", within=60)
-    assert await two.first(key(), "b", within=60), "of another key"
+    assert await one.first(mark, "a", at=1000, within=60)
+    assert not await two.first(mark, "b", at=1000, within=60)
+    assert await two.first(mark, "a", at=1000, within=60), "he who came back to another process"
+    assert not await one.first(mark, "b", at=1000, within=60)
+    assert await two.first(key(), "b", at=1000, within=60), "of another key"
 
 
 async def test_of_many_who_ask_at_once_one_is_the_first(backend: Backend) -> None:
     queues = [await backend.open() for _ in range(3)]
     mark = key()
-    asking = (queue.first(mark, f"{n}", within=60) for n in range(10) for queue in queues)
+    asking = (queue.first(mark, f"{n}", at=1000 + n, within=60) for n in range(10) for queue in queues)
     told = await asyncio.gather(*asking)
     by_holder = [set(told[n : n + 3]) for n in range(0, 30, 3)]
     assert sorted(by_holder, key=str) == [{False}] * 9 + [{True}]
@@ -440,46 +441,75 @@ async def test_of_many_who_ask_at_once_one_is_the_first(backend: Backend) -> Non
 
 async def test_a_mark_outlives_the_handle_that_made_it(backend: Backend) -> None:
     one, mark = await backend.open(), key()
-    assert await one.first(mark, "a", within=60)
+    assert await one.first(mark, "a", at=1000, within=60)
     await one.close()
     two = await backend.open()
-    assert not await two.first(mark, "b", within=60)
-    assert await two.first(mark, "a", within=60)
+    assert not await two.first(mark, "b", at=1000, within=60)
+    assert await two.first(mark, "a", at=1000, within=60)
 
 
-async def test_a_mark_passes_on_when_its_time_is_over_and_asking_in_vain_does_not_prolong_it(
-    backend: Backend,
+@pytest.mark.parametrize("apart", [-3000, -60, 60, 3000])
+async def test_who_came_longer_before_or_after_takes_the_mark_at_once(backend: Backend, apart: float) -> None:
+    """They may be worked on in the same second, in any order: what counts is when they came."""
+    one, two = await backend.open(), await backend.open()
+    mark, at = key(), 1_700_000_000.5
+    assert await one.first(mark, "a", at=at, within=60)
+    assert not await two.first(mark, "a'", at=at + 5, within=60)
+    assert not await two.first(mark, "a'", at=at - 59.75, within=60)
+    assert await two.first(mark, "b", at=at + apart, within=60)
+    assert not await one.first(mark, "b'", at=at + apart + 5, within=60), "it is the other's now"
+    assert await two.first(mark, "b", at=at + apart, within=60)
+    assert await one.first(mark, "a", at=at, within=60), "a try that comes back is no duplicate of the other"
+    assert not await two.first(mark, "a'", at=at + 5 * (apart < 0) - 5, within=60)
+
+
+async def test_a_mark_is_gone_after_its_life_and_asking_in_vain_does_not_prolong_it(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(port, "MARK_OUTLIVES", 0)
     queue, mark = await backend.open(), key()
     start = time.monotonic()
-    assert await queue.first(mark, "a", within=2)
+    assert await queue.first(mark, "a", at=1000, within=2)
 
-    async def passed_on() -> bool:
-        return await queue.first(mark, "b", within=2)
+    async def gone() -> bool:
+        return await queue.first(mark, "b", at=1001, within=2)
 
-    await until(passed_on, "another becomes the first")
+    await until(gone, "another becomes the first")
     assert time.monotonic() - start >= 1.99
-    assert not await queue.first(mark, "a", within=2), "and is the only one again"
+    assert not await queue.first(mark, "a", at=1000, within=2), "and is the only one again"
 
 
-async def test_a_holder_who_asks_again_holds_on(backend: Backend) -> None:
+async def test_a_mark_outlives_its_window_for_a_duplicate_that_waits_in_a_backlog(backend: Backend) -> None:
+    queue, mark = await backend.open(), key()
+    start = time.monotonic()
+    assert await queue.first(mark, "a", at=1000, within=0.5)
+
+    async def later() -> bool:
+        assert not await queue.first(mark, "b", at=1000.25, within=0.5)
+        return time.monotonic() - start > 2
+
+    await until(later, "the window has passed several times")
+
+
+async def test_a_holder_who_asks_again_holds_on(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port, "MARK_OUTLIVES", 0)
     queue, mark = await backend.open(), key()
     asked = 0.0
 
     async def held_for_long() -> bool:
         nonlocal asked
         asked = time.monotonic()
-        assert await queue.first(mark, "a", within=5)
+        assert await queue.first(mark, "a", at=1000, within=5)
         return asked - start > 6
 
     start = time.monotonic()
     await until(held_for_long, "the holder has asked for longer than the time")
-    assert time.monotonic() - asked > 4 or not await queue.first(mark, "b", within=5)
+    assert time.monotonic() - asked > 4 or not await queue.first(mark, "b", at=1000, within=5)
 
 
 async def test_marks_are_no_messages(backend: Backend) -> None:
     queue = await backend.open()
-    assert await queue.first(key(), "a", within=60)
+    assert await queue.first(key(), "a", at=1000, within=60)
     counts = await queue.counts()
     assert (sum(counts.ready.values()), counts.waiting, counts.held or 0, counts.dead) == (0, 0, 0, 0)
     assert await nothing_comes(queue, 0.5)
@@ -493,6 +523,6 @@ async def test_a_file_of_before_there_were_marks_takes_them(tmp_path: Path) -> N
     with closing(sqlite3.connect(path)) as file:
         file.execute("DROP TABLE mark")
     queue = await SqliteQueue.open(path)
-    assert [await queue.first("k", holder, within=60) for holder in "aba"] == [True, False, True]
+    assert [await queue.first("k", holder, at=1000, within=60) for holder in "aba"] == [True, False, True]
     assert (await queue.counts()).ready[Lane.LIVE] == 1
     await queue.close()

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -280,6 +281,32 @@ async def test_after_the_window_it_runs_again(site: Site) -> None:
         await until(again, "the window passes, however many come meanwhile")
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("broker", ["sqlite", "rabbitmq"])
+async def test_what_came_longer_apart_than_the_window_runs_although_it_is_worked_on_in_one_go(
+    site: Site, request: pytest.FixtureRequest, broker: str
+) -> None:
+    """The workers were away for an hour: two updates 50 minutes apart, and the first one's repetition."""
+    name = f"stack-{free_ports(1)[0]}"  # the broker keeps the marks of earlier runs
+    site.routes = [{"name": name, "exec": site.program("echo $EVENT_ID >> $D/calls")}]
+    site.more = {"worker": {"concurrency": 1}}  # one after the other: who asks first is then known
+    if broker == "rabbitmq":
+        node: RabbitNode = request.getfixturevalue("own_rabbit")
+        queue: Queue = await RabbitQueue.open(await node.wipe(2), look_after=2)
+    else:
+        queue = await SqliteQueue.open(site.folder / "queue.db")
+    stack, began = Stack(id=ID, name="prod-web", status="UPDATE_COMPLETE"), time.time() - 3600
+    try:
+        for id_, after in (("first", 0), ("again", 5), ("second", 3000), ("second again", 3299)):
+            task = Task(id=id_, route=name, key="s", event=stack.status, stack=stack, received=began + after)
+            await queue.publish(task.encode(), lane=Lane.LIVE)
+        async with site.works(queue) as metrics:
+            await until(lambda: ended(metrics, "executed") + ended(metrics, "skipped") == 4, "all are done")
+        assert (site.calls(), ended(metrics, "skipped")) == (["first", "second"], 2)
+    finally:
+        await queue.close()
+
+
 async def test_each_route_that_fits_does_its_own(site: Site) -> None:
     program = site.program("echo $EVENT_ROUTE >> $D/calls")
     site.routes = [
@@ -300,10 +327,10 @@ class Marks:
 
     def __init__(self, told: bool | Exception) -> None:
         self.told = told
-        self.asked: list[tuple[str, str, float]] = []
+        self.asked: list[tuple[str, str, float, float]] = []
 
-    async def first(self, key: str, holder: str, *, within: float) -> bool:
-        self.asked.append((key, holder, within))
+    async def first(self, key: str, holder: str, *, at: float, within: float) -> bool:
+        self.asked.append((key, holder, at, within))
         if isinstance(self.told, Exception):
             raise self.told
         return self.told
@@ -311,7 +338,7 @@ class Marks:
 
 def job(*, held: bool = True) -> Job:
     stack = Stack(id=ID, name="s", status="CREATE_FAILED")
-    task = Task(id="7", route="r", key="s", event="CREATE_FAILED", stack=stack)
+    task = Task(id="7", route="r", key="s", event="CREATE_FAILED", stack=stack, received=1000.5)
     return Job(task, Route("r", None, None), 1, Lane.LIVE, lambda: held)
 
 
@@ -324,7 +351,7 @@ async def test_nothing_is_run_for_a_duplicate_nor_for_a_delivery_that_was_lost_n
 ):
     marks = Marks(False)
     assert await StackActing(marks.first, carry, window=60)(job()) == Outcome(Action.SKIPPED, Why.DUPLICATE)
-    assert marks.asked == [(f"r/{ID}/CREATE_FAILED", "7", 60)]
+    assert marks.asked == [(f"r/{ID}/CREATE_FAILED", "7", 1000.5, 60)]
     with pytest.raises(LostDelivery):
         await StackActing(Marks(True).first, carry, window=60)(job(held=False))
     with pytest.raises(QueueAway):
@@ -347,7 +374,7 @@ async def test_the_mark_is_renewed_while_the_work_goes_on_and_no_longer(told: bo
     await until(lambda: len(marks.asked) > 5, "the mark is renewed")
     ready.set()
     assert await working == Outcome(Action.EXECUTED)
-    assert set(marks.asked) == {(f"r/{ID}/CREATE_FAILED", "7", 0.03)}
+    assert set(marks.asked) == {(f"r/{ID}/CREATE_FAILED", "7", 1000.5, 0.03)}
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

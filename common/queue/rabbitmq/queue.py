@@ -251,9 +251,10 @@ class RabbitQueue:
         """See the port."""
         return await self._graveyard.pick(ids, Fate.DROP)
 
-    async def first(self, key: str, holder: str, *, within: float) -> bool:
+    async def first(self, key: str, holder: str, *, at: float, within: float) -> bool:
         """See the port."""
-        return await mark.declare(self._admin, topology.mark(key, holder, within=within))
+        wanted = topology.mark(key, holder, at=at, within=within)
+        return await mark.claim(self._admin, wanted, within=within)
 
     async def close(self) -> None:
         """See the port."""

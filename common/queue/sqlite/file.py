@@ -35,6 +35,7 @@ CREATE INDEX IF NOT EXISTS message_dead ON message (at, id) WHERE dead = 1;
 CREATE TABLE IF NOT EXISTS mark (
     key    TEXT PRIMARY KEY,
     holder TEXT NOT NULL,
+    at     REAL NOT NULL,
     until  REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS mark_until ON mark (until);

@@ -30,6 +30,7 @@ from common.queue.port import (
     Verdict,
     after_verdict,
     check_delay,
+    mark_lives,
 )
 from common.queue.sqlite.file import SqliteFile
 
@@ -265,17 +266,18 @@ class SqliteQueue:
             self._news.set()
         return found
 
-    async def first(self, key: str, holder: str, *, within: float) -> bool:
+    async def first(self, key: str, holder: str, *, at: float, within: float) -> bool:
         """See the port."""
         now = time.time()
+        row = (key, holder, at, now + mark_lives(within), within)
 
         def mark(db: sqlite3.Connection) -> bool:
             db.execute("DELETE FROM mark WHERE until <= ?", (now,))
             rows = db.execute(
-                "INSERT INTO mark (key, holder, until) VALUES (?, ?, ?)"
-                " ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE holder = excluded.holder"
-                " RETURNING key",
-                (key, holder, now + within),
+                "INSERT INTO mark (key, holder, at, until) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE"
+                " SET holder = excluded.holder, at = excluded.at, until = excluded.until"
+                " WHERE mark.holder = excluded.holder OR abs(mark.at - excluded.at) >= ? RETURNING key",
+                row,
             )
             return bool(rows.fetchall())
 
