@@ -20,7 +20,7 @@ MARK_WITHIN = 10.0
 """Seconds for the broker to say whose a mark is."""
 
 # The only message whose text is read: over AMQP there is no other way to ask a queue for its arguments. The
-# words are those of 3.10.8 (`current is '5'`) and of others (`current is the value '5' of type 'signedint'`).
+# words are those of 3.10.8 and 4.0.5 (`current is '5'`) and of others (`is the value '5' of type 'long'`).
 _CURRENT = re.compile(
     rf"inequivalent arg '{MARK_ARGUMENT}' for (?:(?!inequivalent arg).)*?"
     r" but current is (?:the value )?'(\d+)'"
@@ -36,14 +36,14 @@ def current(refusal: str) -> int | None:
 async def claim(link: Link, mark: Declaration, *, within: float) -> bool:
     """Return whether `mark` is its holder's now. Raises `QueueAway`.
 
-    When it cannot be read who holds it, that counts as one who came within `within` seconds: False.
+    When it cannot be read who holds it the answer is True: better done twice than not at all.
     """
     async with translated(MARK_WITHIN):  # bounds the loop too: each round found yet another holder
         while (refusal := await _refused(link, mark)) is not None:
             holds = current(str(refusal))
             if holds is None:
                 await _must_exist(link, mark, refusal)
-                return False
+                return True
             if apart(holds, int(mark.arguments[MARK_ARGUMENT])) < within:
                 return False
             await _delete(link, mark)
@@ -81,7 +81,7 @@ async def _delete(link: Link, mark: Declaration) -> None:
 
 async def _must_exist(link: Link, mark: Declaration, refusal: ChannelPreconditionFailed) -> None:
     """Raise `QueueAway` when there is no such queue: a broker that has reached its limit of queues refuses
-    with the same code, and to take that for another holder would lose the task."""
+    with the same code, and then whatever came twice would be done twice."""
     channel = await link.another()
     try:
         queue = await channel.get_queue(mark.name, ensure=False)
