@@ -223,6 +223,7 @@ async def test_an_object_is_read_with_all_that_belongs_to_it(server: Server, buc
             "v7",
             {"content-type": "image/png", "content-encoding": "gzip"},
             {"owner": "me"},
+            keeps_versions=True,
         )
         assert await fetch(reading) == BODY  # as stored: nothing is unpacked on the way
     assert await bucket.head("k") == reading.state

@@ -147,7 +147,6 @@ def stack(name: str, status: str) -> Stack:
         ("prod-*", ["*_FAILED"], "prod-web", "CREATE_FAILED", True, True),
         ("prod-*", ["*_FAILED"], "prod-web", "CREATE_COMPLETE", True, False),
         ("prod-*", ["*_FAILED"], "Prod-web", "CREATE_FAILED", False, False),
-        ("prod-*", ["*_failed"], "prod-web", "CREATE_FAILED", True, False),
         ("prod-*", ["*"], "test-web", "CREATE_FAILED", False, False),
         ("db-?", ["CREATE_COMPLETE", "UPDATE_*"], "db-1", "UPDATE_FAILED", True, True),
         ("db-[12]", ["CREATE_COMPLETE"], "db-3", "CREATE_COMPLETE", False, False),
