@@ -5,13 +5,10 @@ the window the first one's task runs; it asks for the mark before it acts, and s
 whoever comes back after a failure or a dead worker still holds the mark, and runs again.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from common.errors import LostDelivery, QueueAway, Unreadable
+from common.errors import LostDelivery, Unreadable
 from common.masking import masked
 from common.task import Stack, Task
 from common.telemetry import Action, log
@@ -88,25 +85,8 @@ class StackActing:
             return Outcome(Action.SKIPPED, Why.DUPLICATE)
         if not job.held():
             raise LostDelivery("the delivery went to another worker before the action")
-        async with self._holding(mark, task):
-            return await self._carry(StackOrder(task, stack))
-
-    @asynccontextmanager
-    async def _holding(self, mark: str, task: Task) -> AsyncIterator[None]:
-        """Keep the mark for as long as the work takes: what came meanwhile may have to wait for its end, and
-        must still find it."""
-        renewing = asyncio.create_task(self._renew(mark, task))
-        try:
-            yield
-        finally:
-            renewing.cancel()
-            await asyncio.wait([renewing])
-
-    async def _renew(self, mark: str, task: Task) -> None:
-        while True:
-            await asyncio.sleep(self._window / 3)
-            with suppress(QueueAway):  # then it may pass on to another: the work is done twice, and not lost
-                await self._first(mark, task.id, at=task.received, within=self._window)
+        # Not asked again meanwhile: an attempt lasts for minutes, and a mark for an hour at least.
+        return await self._carry(StackOrder(task, stack))
 
 
 async def log_stack(order: Order) -> Outcome:

@@ -22,7 +22,7 @@ import worker.program
 from common.errors import LostDelivery, QueueAway
 from common.metrics import Metrics
 from common.queue.memory import MemoryQueue
-from common.queue.port import Lane, Queue
+from common.queue.port import Lane, Queue, mark_lives
 from common.queue.rabbitmq import RabbitQueue
 from common.queue.sqlite import SqliteQueue
 from common.settings import Settings
@@ -35,6 +35,7 @@ from tests.lab.rabbit import RabbitNode
 from tests.lab.samples import raw, sample
 from tests.lab.until import until
 from worker.actions import Order
+from worker.attempt import HOLD_WITHIN
 from worker.job import Job, Route
 from worker.plan import Why
 from worker.stacks import StackActing, log_stack
@@ -361,21 +362,8 @@ async def test_nothing_is_run_for_a_duplicate_nor_for_a_delivery_that_was_lost_n
     )
 
 
-@pytest.mark.parametrize("told", [True, QueueAway("away")])
-async def test_the_mark_is_renewed_while_the_work_goes_on_and_no_longer(told: bool | Exception) -> None:
-    marks, ready = Marks(True), asyncio.Event()
-
-    async def slow(order: Order) -> Outcome:
-        marks.told = told
-        await ready.wait()
-        return Outcome(Action.EXECUTED)
-
-    working = asyncio.create_task(StackActing(marks.first, slow, window=0.03)(job()))
-    await until(lambda: len(marks.asked) > 5, "the mark is renewed")
-    ready.set()
-    assert await working == Outcome(Action.EXECUTED)
-    assert set(marks.asked) == {(f"r/{ID}/CREATE_FAILED", "7", 1000.5, 0.03)}
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+def test_a_mark_outlives_every_attempt_so_that_what_came_meanwhile_still_finds_it() -> None:
+    assert mark_lives(1) > 2 * HOLD_WITHIN
 
 
 async def test_a_task_whose_route_has_become_one_of_another_kind_is_kept_and_does_nothing(site: Site) -> None:
