@@ -16,7 +16,7 @@ env: .venv/.complete ## Make the environment, .venv, from the hash-pinned lock f
 	@touch $@
 
 demo: env ## See it work: two S3 servers, a stand-in for MCS, live sync (QUEUE=amqp://... over RabbitMQ)
-	@$(PY) -m console demo $(if $(QUEUE),--queue '$(QUEUE)')
+	@$(PY) -m demo $(if $(QUEUE),--queue '$(QUEUE)')
 
 test: env ## Run every test, on a RabbitMQ node of its own
 	@bash deploy/packages.sh rabbitmq-server prometheus shellcheck

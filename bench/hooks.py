@@ -13,7 +13,7 @@ from bench.lab import Failed, Lab, Program
 from bench.load import BUCKET, Load
 from common.queue import topology
 from common.queue.port import Lane
-from console.demo.weed import free_ports
+from demo.weed import free_ports
 
 CONNECTIONS = 64
 

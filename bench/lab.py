@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from console.demo.weed import Weed
+from demo.weed import Weed
 from tests.lab.rabbit import RabbitNode
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,7 +18,7 @@ from common.queue.port import Lane
 from common.store.port import Entry
 from common.store.s3 import S3Bucket, S3Store
 from common.task import Claim, Task
-from console.demo.weed import ACCESS_KEY, SECRET_KEY, Weed
+from demo.weed import ACCESS_KEY, SECRET_KEY, Weed
 from tests.lab.rabbit import RabbitNode
 
 SOURCE, TARGET = "bench-source", "bench-target"

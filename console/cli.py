@@ -19,7 +19,7 @@ COMMANDS = {
     "brake": "console.brake:brake",
     "uploads": "console.uploads:uploads",
     "sign": "console.sign:sign",
-    "demo": "console.demo.demo:demo",
+    "demo": "demo.demo:demo",
 }
 """Where each command is: "module:function"."""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from console.demo.weed import Weed
+from demo.weed import Weed
 from tests.lab.programs import LOOK_AFTER, Site, site
 from tests.lab.rabbit import Broker
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-from console.demo.weed import free_ports
+from demo.weed import free_ports
 from receiver import intake
 from receiver.openapi.document import build
 from tests.lab.corpus import keeping

@@ -10,7 +10,7 @@ import pytest
 
 from common.settings import PREFIX
 from common.store.s3 import S3Bucket, S3Store
-from console.demo.weed import ACCESS_KEY, SECRET_KEY, settings_for
+from demo.weed import ACCESS_KEY, SECRET_KEY, settings_for
 from tests.lab.keys import AWKWARD, as_aws, as_it_is, as_minio
 from tests.lab.programs import REMOVED, Site, deliver, record, site
 

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from console.demo.weed import ACCESS_KEY
+from demo.weed import ACCESS_KEY
 from tests.lab.programs import REMOVED, Program, Site, deliver, post, record
 from tests.lab.until import until
 

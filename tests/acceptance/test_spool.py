@@ -8,7 +8,7 @@ import aiohttp
 
 from common.queue import open_queue
 from common.queue.sqlite import SqliteQueue
-from console.demo.compare import compare
+from demo.compare import compare
 from receiver.spool import waiting
 from tests.lab.programs import LOOK_AFTER, Site, deliver, in_step, post, record
 from tests.lab.rabbit import RabbitNode

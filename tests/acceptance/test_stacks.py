@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from console.demo.weed import free_ports
+from demo.weed import free_ports
 from tests.acceptance.test_actions import calls, program
 from tests.lab.programs import Program, Site
 from tests.lab.samples import raw

@@ -11,7 +11,7 @@ from common.errors import Corrupt, RouteDown, SourceMoved, UploadGone
 from common.store.memory import MemoryStore
 from common.store.port import Bucket, Entry, Store, Stream
 from common.store.s3 import S3Store
-from console.demo.weed import Weed, settings_for
+from demo.weed import Weed, settings_for
 from tests.lab.keys import AWKWARD, LONG
 
 STORES = ("memory", "moto", "seaweedfs")

@@ -12,12 +12,12 @@ from aiohttp import web
 
 from common.errors import HookmirrorError, RouteDown
 from common.store.s3 import S3Bucket, S3Store
-from console.demo.events import Subscription, signature, write_configuration
-from console.demo.mcs import Mcs
-from console.demo.outbox import Habits
-from console.demo.signed import SignedRequests
-from console.demo.weed import Weed, settings_for
-from console.demo.workload import PARTS, Kind, Step, User
+from demo.events import Subscription, signature, write_configuration
+from demo.mcs import Mcs
+from demo.outbox import Habits
+from demo.signed import SignedRequests
+from demo.weed import Weed, settings_for
+from demo.workload import PARTS, Kind, Step, User
 
 BUCKET = "myfiles-ash"
 EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")

@@ -14,7 +14,7 @@ from common.errors import ActionFailed, ActionRefused
 from common.store.port import State
 from common.store.s3 import S3Bucket, S3Store
 from common.task import Task
-from console.demo.weed import ACCESS_KEY, SECRET_KEY, settings_for
+from demo.weed import ACCESS_KEY, SECRET_KEY, settings_for
 from tests.lab.clouds import moto
 from worker.actions import ObjectOrder
 from worker.execute import Program

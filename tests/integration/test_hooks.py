@@ -20,10 +20,10 @@ from common.errors import HookmirrorError
 from common.store.notifications import NAMESPACE
 from common.store.s3 import S3Store
 from console import cli
-from console.demo.events import Subscription, signature, write_configuration
-from console.demo.mcs import Mcs
-from console.demo.signed import SignedRequests
-from console.demo.weed import ACCESS_KEY, SECRET_KEY, Weed, free_ports, settings_for
+from demo.events import Subscription, signature, write_configuration
+from demo.mcs import Mcs
+from demo.signed import SignedRequests
+from demo.weed import ACCESS_KEY, SECRET_KEY, Weed, free_ports, settings_for
 from tests.lab.programs import Program
 
 BUCKET = "myfiles-ash"

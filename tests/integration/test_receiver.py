@@ -23,7 +23,7 @@ from common.queue.port import Counts, Lane
 from common.service import Program
 from common.settings import Settings
 from common.task import Claim, Task
-from console.demo.weed import free_ports
+from demo.weed import free_ports
 from receiver import hook, intake, program
 from tests.lab.samples import names, raw, sample
 from tests.lab.until import until

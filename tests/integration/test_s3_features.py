@@ -18,7 +18,7 @@ from common.queue.port import Lane
 from common.settings import Settings
 from common.tables import RouteSettings, StoreSettings
 from common.telemetry import Action
-from console.demo.weed import settings_for
+from demo.weed import settings_for
 from receiver.dialects.s3 import parse
 from receiver.routing import Routing
 from worker.attempt import Attempt, Attempted

@@ -12,7 +12,7 @@ from common.errors import RouteDown, StoreAway, TryAgain
 from common.store import wire
 from common.store.s3 import S3Bucket, S3Store
 from common.tables import StoreSettings
-from console.demo.weed import settings_for
+from demo.weed import settings_for
 from tests.lab.proxy import Proxy, proxy
 
 KEYS = ("plain", "a//b", "trailing/", "..", "a b+c%20d", "имя/файл")

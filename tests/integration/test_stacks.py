@@ -28,7 +28,7 @@ from common.queue.sqlite import SqliteQueue
 from common.settings import Settings
 from common.task import Claim, Stack, Task
 from common.telemetry import Action, LineFormatter, as_json
-from console.demo.weed import free_ports
+from demo.weed import free_ports
 from tests.integration.test_forward import KEYS, SECRETS, taking
 from tests.integration.test_receiver import Receiver
 from tests.lab.rabbit import RabbitNode

@@ -17,8 +17,8 @@ import aiohttp
 from common.queue import open_queue
 from common.queue.port import Counts
 from common.store.s3 import S3Bucket, S3Store
-from console.demo.compare import compare
-from console.demo.weed import ACCESS_KEY, SECRET_KEY, free_ports, settings_for
+from demo.compare import compare
+from demo.weed import ACCESS_KEY, SECRET_KEY, free_ports, settings_for
 from tests.lab.faults import Faults
 from tests.lab.until import until
 

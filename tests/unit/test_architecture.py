@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("common", "receiver", "worker", "console")
+PACKAGES = ("common", "receiver", "worker", "console", "demo")
 
 MAY_IMPORT = {
     "common": {"common"},
     "receiver": {"receiver", "common"},
     "worker": {"worker", "common"},
     "console": {"console", "receiver", "worker", "common"},
+    "demo": {"demo", "receiver", "worker", "common"},
 }
 
 ONE_PLACE_EACH = {
@@ -35,17 +36,17 @@ ONE_PLACE_EACH = {
         "common/store/wire.py",
         "worker/forward.py",  # the clients of HTTP that are no store: it POSTs events to whom a route names,
         "receiver/sns.py",  # and it asks Amazon for certificates
-        "console/demo/*.py",
+        "demo/*.py",
     ],
     "cryptography": ["receiver/certificates.py"],
     "fastapi": ["receiver/app.py", "receiver/pages.py"],
     "starlette": ["receiver/app.py"],
     "prometheus_client": ["common/metrics.py"],
     "uvicorn": ["common/web.py", "common/guard.py"],
-    "uvloop": ["common/service.py", "console/demo/*.py"],
+    "uvloop": ["common/service.py", "demo/*.py"],
     "pydantic_settings": ["common/settings.py"],
-    "click": ["console/*.py"],
-    "rich": ["console/*.py"],
+    "click": ["console/*.py", "demo/*.py"],
+    "rich": ["console/*.py", "demo/*.py"],
 }
 """Where a foreign library may be imported: nowhere else does anyone know its names or its errors."""
 
@@ -119,7 +120,9 @@ def test_there_is_something_to_check() -> None:
 
 
 @every_file
-def test_imports_point_from_receiver_and_worker_to_common_and_never_at_the_console(path: Path) -> None:
+def test_imports_point_from_receiver_and_worker_to_common_and_never_at_console_demo_or_bench(
+    path: Path,
+) -> None:
     package = path.relative_to(ROOT).parts[0]
     ours = {name.partition(".")[0] for name in imports(path)} & {*PACKAGES, "tests", "bench"}
     assert ours <= MAY_IMPORT[package]
@@ -135,7 +138,7 @@ def test_a_foreign_library_is_known_in_one_place_only(path: Path) -> None:
 
 @every_file
 def test_only_the_settings_read_the_environment(path: Path) -> None:
-    if short(path) == "common/settings.py" or short(path).startswith("console/demo/"):
+    if short(path) == "common/settings.py" or short(path).startswith("demo/"):
         return
     source = path.read_text()
     assert not re.search(r"\bos\.(environb?|getenvb?)\b", source)

@@ -14,7 +14,7 @@ from common.errors import ConfigError
 from common.settings import PREFIX, Settings
 from common.settings import load as load_settings
 from common.tables import MetricsSettings, StoreSettings
-from console.demo.gate import DEMO_HOSTS, refuse_absent_demo, refuse_empty, refuse_unrouted
+from demo.gate import DEMO_HOSTS, refuse_absent_demo, refuse_empty, refuse_unrouted
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()

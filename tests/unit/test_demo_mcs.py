@@ -2,8 +2,8 @@
 
 import pytest
 
-from console.demo import events
-from console.demo.events import Happened, S3Request, Subscription
+from demo import events
+from demo.events import Happened, S3Request, Subscription
 from tests.lab.samples import PUBLISHED
 
 MIRROR = Subscription("1", "http://h/w", ("s3:ObjectCreated:*", "s3:ObjectRemoved:*"))

@@ -8,13 +8,13 @@ from rich.console import Console
 
 from common.store.memory import MemoryStore
 from common.store.port import MARK, Bucket, State
-from console.demo import demo
-from console.demo.compare import compare
-from console.demo.names import AWKWARD
-from console.demo.stage import Options
-from console.demo.tally import Tally
-from console.demo.view import Scene
-from console.demo.workload import LARGE, MIB, Kind, plan, remaining
+from demo import demo
+from demo.compare import compare
+from demo.names import AWKWARD
+from demo.stage import Options
+from demo.tally import Tally
+from demo.view import Scene
+from demo.workload import LARGE, MIB, Kind, plan, remaining
 
 
 def test_the_same_seed_makes_the_same_user() -> None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import aiohttp
 
-from console.demo.events import Subscription, signature
+from demo.events import Subscription, signature
 
 MOSCOW = timezone(timedelta(hours=3))
 

@@ -14,13 +14,13 @@ from common.queue import open_queue
 from common.queue.port import Counts, DeadLetter, Done, Lane, Queue, Retry
 from common.store.s3 import S3Bucket, S3Store
 from common.task import Task
-from console.demo.events import Subscription, write_configuration
-from console.demo.mcs import Mcs
-from console.demo.outbox import Habits
-from console.demo.services import Service, config
-from console.demo.signed import SignedRequests
-from console.demo.tally import Tally
-from console.demo.weed import Weed, free_ports, settings_for
+from demo.events import Subscription, write_configuration
+from demo.mcs import Mcs
+from demo.outbox import Habits
+from demo.services import Service, config
+from demo.signed import SignedRequests
+from demo.tally import Tally
+from demo.weed import Weed, free_ports, settings_for
 
 HABITS = Habits(duplicates=0.15, spread=4.0, batch=3)
 """Worse manners than MCS has been seen to have."""

@@ -1,6 +1,6 @@
 """What docker-compose runs before everything else: it says, once, what the configuration lacks.
 
-    python -m console.demo.gate
+    python -m demo.gate
 
 Ends with 0 when the services can be started, else with 2 and what to do.
 """

@@ -1,6 +1,7 @@
 """`hookmirror demo`: two clouds, a busy user, unreliable hooks; and in the end two equal buckets."""
 
 import asyncio
+import json
 import logging
 import os
 import random
@@ -22,13 +23,12 @@ from rich.console import Console
 
 from common import telemetry
 from common.store.port import State
-from console.demo.compare import compare
-from console.demo.services import ServiceError
-from console.demo.stage import Options, Stage, is_empty, open_empty, set_up, until_quiet
-from console.demo.tally import Tally
-from console.demo.view import Scene, lag, megabytes, sample, shown
-from console.demo.workload import User, plan, remaining
-from console.options import print_json
+from demo.compare import compare
+from demo.services import ServiceError
+from demo.stage import Options, Stage, is_empty, open_empty, set_up, until_quiet
+from demo.tally import Tally
+from demo.view import Scene, lag, megabytes, sample, shown
+from demo.workload import User, plan, remaining
 
 WORK_WITHIN = 240.0
 SETTLE_WITHIN = 90.0
@@ -106,7 +106,7 @@ async def _play(options: Options, console: Console, *, keep: bool, as_json: bool
             scene.tell("done")
         logging.getLogger().handlers.clear()  # the log is about to be closed
     if as_json:
-        print_json(_as_dict(options, scene, verdict))
+        click.echo(json.dumps(_as_dict(options, scene, verdict), indent=2, default=str))
     else:
         _report(options, scene, verdict, console)
     return 0 if verdict.equal else 1

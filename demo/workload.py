@@ -11,8 +11,8 @@ from enum import StrEnum
 from urllib.parse import quote
 
 from common.store.s3 import S3Bucket
-from console.demo.names import names
-from console.demo.signed import SignedRequests
+from demo.names import names
+from demo.signed import SignedRequests
 
 HANDS = 6
 """Requests of the user under way at the same time; one key is always in the same hand."""

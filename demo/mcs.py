@@ -4,7 +4,7 @@ A proxy that passes requests through byte for byte, so that their signatures sta
 for what succeeded, as MCS does: after a subscription handshake, at least once, in any order. Runs inside
 the demo and the tests, and alone:
 
-    python -m console.demo.mcs --upstream http://127.0.0.1:8333 --listen 127.0.0.1:9000
+    python -m demo.mcs --upstream http://127.0.0.1:8333 --listen 127.0.0.1:9000
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from common.errors import HookmirrorError, RouteDown
 from common.store.port import State
 from common.store.s3 import S3Store
 from common.tables import StoreSettings
-from console.demo import events
-from console.demo.challenge import Unconfirmed, confirm
-from console.demo.events import Happened, S3Request, Subscription
-from console.demo.outbox import Habits, Outbox, Sent
-from console.demo.weed import ACCESS_KEY, SECRET_KEY
+from demo import events
+from demo.challenge import Unconfirmed, confirm
+from demo.events import Happened, S3Request, Subscription
+from demo.outbox import Habits, Outbox, Sent
+from demo.weed import ACCESS_KEY, SECRET_KEY
 
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=60)
 

@@ -1,6 +1,6 @@
 """The demo's busy user, let loose on services that run elsewhere: what docker-compose's profile `demo` plays.
 
-    python -m console.demo.visitor --objects 300
+    python -m demo.visitor --objects 300
 
 The configuration is that of the services; its first route's source must be reached through the stand-in for
 MCS. Makes the buckets, registers the hook, works, waits until all has come to rest, and compares.
@@ -24,12 +24,12 @@ from common.queue import open_queue
 from common.queue.port import Counts, Queue
 from common.settings import Settings
 from common.store.s3 import S3Bucket, S3Store
-from console.demo.compare import compare
-from console.demo.events import Subscription, write_configuration
-from console.demo.signed import SignedRequests
-from console.demo.stage import is_empty
-from console.demo.view import megabytes
-from console.demo.workload import THINK, User, plan
+from demo.compare import compare
+from demo.events import Subscription, write_configuration
+from demo.signed import SignedRequests
+from demo.stage import is_empty
+from demo.view import megabytes
+from demo.workload import THINK, User, plan
 
 START_WITHIN = 120.0
 POLL = 1.0

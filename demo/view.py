@@ -16,8 +16,8 @@ from rich.text import Text
 
 from common.errors import QueueAway
 from common.queue.port import Counts, Queue
-from console.demo.outbox import Sent
-from console.demo.tally import Tally
+from demo.outbox import Sent
+from demo.tally import Tally
 
 LINE_EVERY = 3.0
 SAMPLE_EVERY = 0.4
