@@ -118,6 +118,8 @@ class StoreSettings(_Table):
 
     `tags` of an object are read when the store says that there are any ("auto"), always (for a store that
     does not say it), or never (for a target that refuses them, or without the right to read them).
+    `consistency` says whether a read shows what was written last ("strong", as AWS, Ceph, MinIO and most
+    do), or may show an old state ("eventual"): then the mirror looks again after every write.
     """
 
     endpoint: str | None = None
@@ -131,6 +133,7 @@ class StoreSettings(_Table):
     max_requests_per_second: float | None = Field(default=None, gt=0)
     ca_bundle: FilePath | None = None
     tags: Tags = "auto"
+    consistency: Literal["strong", "eventual"] = "strong"
 
     @model_validator(mode="after")
     def _whole(self) -> "StoreSettings":

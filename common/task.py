@@ -62,7 +62,8 @@ class Task(BaseModel):
     event named, and `size` its bytes, if it did; `received` is when the hook came in (seconds since
     the epoch), from which the lag is told. `tries` counts the writes that a chain of looks rests on.
     `seen` is what the source showed when it contradicted an event ("" for no such key): the look that
-    follows has nothing to do when it shows the same. `approved` lets a delete pass the brake; `upload` is
+    follows has nothing to do when it shows the same. `doubt` says that an earlier write of it has an end
+    that nobody knows. `approved` lets a delete pass the brake; `upload` is
     a copy to go on with. `stack` is the notification that a task of a stack route is about: then `key` is
     the stack's name and `event` its status.
     Unknown fields are ignored, so that an older worker can read a newer receiver's tasks; another `v`
@@ -82,6 +83,7 @@ class Task(BaseModel):
     received: float = Field(default_factory=time.time)
     tries: int = 0
     seen: str | None = None
+    doubt: bool = False
     approved: bool = False
     upload: Upload | None = None
     stack: Stack | None = None

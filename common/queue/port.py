@@ -80,13 +80,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message in this process's hands. `attempt` counts from 1; `receipt` is the backend's own."""
+    """A message in this process's hands. `attempt` counts the failures, from 1, and `returned` how often it
+    came back unsettled since it was last published: its holder died, or lost it. `receipt` is the backend's
+    own."""
 
     body: bytes
     attempt: int
     receipt: object
     lane: Lane
     failures: tuple[Failure, ...] = ()
+    returned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

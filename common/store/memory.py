@@ -58,6 +58,11 @@ class MemoryBucket:
             raise RouteDown(f"NoSuchBucket: {self.name}")
         return self._contents.buckets[self.name]
 
+    @property
+    def place(self) -> str:
+        """See the port."""
+        return f"memory-{id(self._contents):x}/{self.name}"
+
     def _tick(self) -> str:
         return f"tick {next(self._contents.ticks)}"
 
@@ -90,6 +95,18 @@ class MemoryBucket:
         """See the port."""
         state = State(_md5(body), len(body), self._tick(), "", dict(headers), dict(metadata))
         self._objects[key] = MemoryReading(state, body)
+
+    async def restate(
+        self, key: str, *, etag: str, headers: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> None:
+        """See the port."""
+        found = self._objects.get(key)
+        if found is None or found.state.etag != etag:
+            raise SourceMoved(f"the object has no longer the ETag {etag}")
+        state = replace(
+            found.state, last_modified=self._tick(), headers=dict(headers), metadata=dict(metadata)
+        )
+        self._objects[key] = MemoryReading(state, found.content)
 
     async def create_upload(
         self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]

@@ -34,6 +34,10 @@ PLACEMENT_HEADERS = (
 """Headers of a write that no read shows: where and how a target keeps the object, and its tags."""
 
 
+MAX_RESTATED = 5 * 2**30
+"""Bytes of the largest object that S3 copies in one request."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """One state of an object, as its store told it.
@@ -143,6 +147,10 @@ class Bucket(Protocol):
     def name(self) -> str:
         """The bucket's name."""
 
+    @property
+    def place(self) -> str:
+        """Where the bucket is, whatever its store is called here: see `common.store.place`."""
+
     async def head(self, key: str, *, proof: bool = True) -> State | None:
         """Return the object's state, None for a definite NoSuchKey. Without `proof` None may also mean that
         there is no such bucket, and costs one request less."""
@@ -164,6 +172,13 @@ class Bucket(Protocol):
         self, key: str, body: bytes, *, headers: Mapping[str, str], metadata: Mapping[str, str]
     ) -> None:
         """Store the object whole, with a checksum that the store verifies."""
+
+    async def restate(
+        self, key: str, *, etag: str, headers: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> None:
+        """Give the object that has this ETag other headers, metadata and tags, by a copy onto itself: no byte
+        of it travels. For objects of up to MAX_RESTATED bytes. Raises `SourceMoved` when it has another ETag
+        by now, or is gone."""
 
     async def delete(self, key: str) -> None:
         """Delete the object; one that is not there is fine."""

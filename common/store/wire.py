@@ -14,6 +14,7 @@ from common.proxies import proxy_for
 from common.store.aws import Account
 from common.store.failures import translate
 from common.store.pace import Pace
+from common.store.place import place
 from common.store.port import State, Stream
 from common.tables import StoreSettings
 
@@ -47,6 +48,7 @@ class Wire:
         self._pace = pace
         self._base = account.address(name)
         self._proxy = proxy_for(self._base)
+        self.place = place(account.endpoint, name)
 
     def _failure(self, response: aiohttp.ClientResponse, body: bytes, what: str = "") -> Exception:
         doing = f"{response.method} {what}{self.name}"
