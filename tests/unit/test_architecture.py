@@ -63,6 +63,7 @@ PURE = [
     "common/masking.py",
     "common/store/failures.py",
     "common/store/headers.py",
+    "common/store/sign.py",
     "common/store/notifications.py",
     "console/hooks/wanted.py",
     "common/queue/topology.py",
