@@ -13,6 +13,7 @@
     │   └── TooLarge          413
     ├── TryAgain              the worker retries; `counts` says whether it was an attempt
     │   ├── StoreAway         timeout, reset, 5xx, or an answer nobody knows
+    │   │   └── NotSupported  the store does not do this: there is another way
     │   ├── UnknownRoute          no route of this name is configured here (yet, or any more)
     │   ├── Corrupt           the bytes are not those that were promised
     │   ├── ActionFailed      a program, or whoever takes forwarded events, has not done it
@@ -110,18 +111,25 @@ class TryAgain(HookmirrorError):
     """It may work later. `retry_after` is the wait the other side asked for, in seconds, 0 for none.
 
     `counts` says whether the try was an attempt, `patience` how many seconds to wait when it was none.
+    `unsure`: the request may still take effect, for its end is not known.
     """
 
     counts = True
     patience = 1
+    unsure = False
 
-    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+    def __init__(self, message: str, *, retry_after: float = 0.0, unsure: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.unsure = unsure
 
 
 class StoreAway(TryAgain):
     """The store did not answer, or answered with an error that says nothing about the object."""
+
+
+class NotSupported(StoreAway):
+    """The store does not do what was asked: whoever asks has another way."""
 
 
 class ActionFailed(TryAgain):
@@ -133,9 +141,16 @@ class UploadGone(TryAgain):
 
 
 class SourceMoved(TryAgain):
-    """The source object changed between the look and the end of the read."""
+    """The source object changed between the look and the end of the read. It `counts` when the store says so
+    and nothing shows it."""
 
     counts = False
+
+    def __init__(
+        self, message: str, *, retry_after: float = 0.0, unsure: bool = False, counts: bool = False
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, unsure=unsure)
+        self.counts = counts
 
 
 class UnknownRoute(TryAgain):

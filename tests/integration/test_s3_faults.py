@@ -5,12 +5,12 @@ import base64
 import hashlib
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote
 
-import aiohttp
 import pytest
 import pytest_asyncio
 from multidict import CIMultiDict
@@ -26,7 +26,8 @@ from common.errors import (
     Throttled,
     TryAgain,
 )
-from common.store import pace, wire
+from common.store import http, pace, wire
+from common.store.http import Way
 from common.store.pace import Pace
 from common.store.port import State
 from common.store.s3 import S3Bucket, S3Store
@@ -523,7 +524,7 @@ async def test_no_redirect_is_followed(server: Server, bucket: S3Bucket, verb: V
 async def test_a_store_that_never_answers_is_away(
     server: Server, monkeypatch: pytest.MonkeyPatch, verb: Verb
 ) -> None:
-    monkeypatch.setattr(wire, "TIMEOUT", aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=0.1))
+    monkeypatch.setattr(http, "SILENCE", 0.1)
     monkeypatch.setattr(wire, "PAUSES", ())
     server.answers = [SILENCE]
     store = await S3Store.open("test", settings_of(server))
@@ -540,14 +541,14 @@ async def test_an_endpoint_that_cannot_be_reached_is_no_fault_of_the_task(
     """Nothing was sent: refused connections and unknown hosts stop every object, and cost no attempt."""
     monkeypatch.setattr(wire, "PAUSES", (0, 0))
     tries = 0
-    for nowhere in ("http://127.0.0.1:1/b", "http://nowhere.invalid/b"):
-        bucket._base = nowhere
+    for nowhere in ("http://127.0.0.1:1", "http://nowhere.invalid"):
+        bucket._way = Way.to(nowhere, None)
         sign = bucket._account.sign
 
-        async def counted(method: str, url: str, headers: Mapping[str, str]) -> dict[str, str]:
+        async def counted(*request: Any) -> dict[str, str]:
             nonlocal tries
             tries += 1
-            return await sign(method, url, headers)  # noqa: B023 - called within this turn of the loop
+            return await sign(*request)  # noqa: B023 - called within this turn of the loop
 
         with monkeypatch.context() as patch:
             patch.setattr(bucket._account, "sign", counted)
