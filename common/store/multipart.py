@@ -47,7 +47,7 @@ class MultipartVerbs(Wire):
             answer = await self._ask("GET", key, query=query)
             self._check(answer)
             text = answer.body.decode(errors="replace")
-            if "<ListPartsResult" not in text:
+            if not _find(text, "UploadId"):
                 raise StoreAway(f"GET {self.name}: what answers does not list the parts of an upload")
             for xml in _PART.findall(text):
                 found[_number(xml, "PartNumber")] = Part(_unquoted(_find(xml, "ETag")), _number(xml, "Size"))

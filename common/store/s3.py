@@ -239,6 +239,8 @@ class S3Bucket(MultipartVerbs):
         """See the port. A listing of one key: it needs the same right as a HEAD, and says what is wrong."""
         response = await self._open("GET", "", query="list-type=2&max-keys=1", at_once=True)
         answer = await self._whole(response)
+        if answer.status == 404:
+            raise RouteDown(f"{error_code(answer.body) or 'NoSuchBucket'}: {self.name}")
         if answer.status != 200 or error_code(answer.body):
             raise self._failure(answer)
         if b"<ListBucketResult" not in answer.body:
