@@ -126,9 +126,8 @@ async def test_a_check_waits_in_no_line_and_yet_counts(server: Timed, opened: Op
     line = [asyncio.create_task(bucket.head(f"k{n}")) for n in range(6)]
     await until(lambda: server.came, "the first of the line has come")
     await bucket.check()
-    assert [request.path for request in server.requests].index("/b/?list-type=2&max-keys=1") <= 3, (
-        "five wait in line"
-    )
+    paths = [request.path for request in server.requests]
+    assert paths.index("/b/?list-type=2&max-keys=1") <= 3, "five wait in line"
     await asyncio.gather(*line)
     assert len(server.came) == 7
     server.assert_no_faster_than(4, began)
