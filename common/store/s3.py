@@ -279,6 +279,6 @@ class S3Bucket(MultipartVerbs):
 
 def _is_no_copy(status: int, code: str, error: TryAgain | Refused) -> bool:
     """Whether a store refuses the copy as such, rather than this object or everything."""
-    if code == "NotImplemented" or status in {405, 501}:
+    if code in {"NotImplemented", "InvalidRequest"}:
         return True
-    return status == 400 and (code in {"", "InvalidRequest"} or type(error) is StoreAway)
+    return status in {400, 405, 501} and type(error) is StoreAway
