@@ -5,7 +5,7 @@
 | AGAIN, the unknown  | StoreAway   | Retry, one attempt the less; a dead letter after the last           |
 | BROKEN              | Corrupt     | Retry, one attempt the less                                         |
 | UPLOAD              | UploadGone  | Retry, one attempt the less, and the copy in parts begins anew      |
-| MOVED               | SourceMoved | Retry, no attempt                                                   |
+| MOVED               | SourceMoved | Retry, one attempt the less; none when a HEAD shows that it moved   |
 | THROTTLE            | Throttled   | Retry no sooner than the store asked, no attempt                    |
 | OBJECT              | Refused     | Bury: this object never                                             |
 | ROUTE               | RouteDown   | Retry, no attempt; `worker/pause.py` asks whether everything stopped |
@@ -220,6 +220,7 @@ WORDS: Mapping[str, str] = {
     "431": _HEADERS,
     "451": "it may not be read for legal reasons",
     "EntityTooLarge": "it is larger than the store takes",
+    "InvalidObjectName": "its key is none that the store takes",
     "InvalidObjectState": _COLD,
     "InvalidTag": "its tags are such as the store does not take",
     "KeyTooLong": _LONG,

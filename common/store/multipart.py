@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-from common.errors import StoreAway
+from common.errors import StoreAway, UploadGone
 from common.store.failures import error_code
 from common.store.headers import is_opaque, object_headers
 from common.store.port import Begun, Part, Stream
@@ -74,8 +74,12 @@ class MultipartVerbs(Wire):
             raise self._failure(answer)
 
     def _check(self, answer: Answer) -> None:
-        """Raise what an answer means that does not say it went well."""
-        if answer.status != 200 or error_code(answer.body):
+        """Raise what an answer means that does not say it went well. Of an upload that is gone Ceph says that
+        there is no such key."""
+        code = error_code(answer.body)
+        if code == "NoSuchKey":
+            raise UploadGone(f"{answer.method} {self.name}: {code}")
+        if answer.status != 200 or code:
             raise self._failure(answer)
 
     def _told(self, answer: Answer, name: str) -> str:
@@ -97,6 +101,11 @@ def _number(xml: str, name: str) -> int:
     if not found.isdecimal():
         raise StoreAway(f"a part in a listing of parts has no {name}")
     return int(found)
+
+
+def etag_told(body: bytes) -> str:
+    """Return the ETag in the document of an answer, "" for none."""
+    return _unquoted(_find(body.decode(errors="replace"), "ETag"))
 
 
 def _unquoted(etag: str) -> str:

@@ -15,9 +15,9 @@ from common.errors import NotSupported, Refused, RouteDown, SourceMoved, StoreAw
 from common.store import tags
 from common.store.aws import Account
 from common.store.failures import error_code
-from common.store.headers import counts_tags, etag_of, length_of, object_headers, state_of
+from common.store.headers import counts_tags, etag_of, is_opaque, length_of, object_headers, state_of
 from common.store.http import Client
-from common.store.multipart import MultipartVerbs
+from common.store.multipart import MultipartVerbs, etag_told
 from common.store.notifications import Configuration
 from common.store.pace import Pace
 from common.store.port import Entry, OpenUpload, State
@@ -213,6 +213,7 @@ class S3Bucket(MultipartVerbs):
         answer = await self._ask("PUT", key, headers=sent, once=True)
         code = error_code(answer.body)
         if answer.status == 200 and not code and b"CopyObjectResult" in answer.body:
+            self._see_what_was_copied(etag, answer)
             return
         if code == "NoSuchKey":
             raise SourceMoved("deleted")
@@ -222,6 +223,13 @@ class S3Bucket(MultipartVerbs):
         if (isinstance(error, SourceMoved) and error.counts) or _is_no_copy(answer.status, code, error):
             raise NotSupported(f"{error} (a copy of an object onto itself)")
         raise error
+
+    def _see_what_was_copied(self, etag: str, answer: Answer) -> None:
+        """Raise `SourceMoved` when it was another state: Ceph does not compare. Where the copy's ETag is no
+        MD5, or what was made of parts is now of one, it tells nothing."""
+        made = etag_told(answer.body)
+        if "-" not in etag + made and made != etag and not is_opaque(answer.headers):
+            raise SourceMoved(f"PUT {self.name}: the copy onto itself was made of another state")
 
     async def delete(self, key: str) -> None:
         """See the port."""
