@@ -68,8 +68,8 @@ def _trimmed(value: str) -> str:
 
 
 def _in_order(query: str) -> str:
-    """Return a query sorted by names, then by values."""
-    if "&" not in query:
+    """Return a query sorted by names, then by values; each name has an = behind it."""
+    if not query or ("&" not in query and "=" in query):
         return query
     return "&".join("=".join(pair) for pair in sorted(_pair(part) for part in query.split("&")))
 

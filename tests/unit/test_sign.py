@@ -61,7 +61,10 @@ def test_every_key_is_signed_as_botocore_signs_it(key: str, keys: Keys) -> None:
 @pytest.mark.parametrize(
     "query",
     [
+        "",
+        "uploads",
         "uploads=",
+        "b&a",
         "tagging=",
         "partNumber=2&uploadId=a%2Fb%3D",
         "max-parts=1000&part-number-marker=0&uploadId=x",
