@@ -17,7 +17,9 @@
     │   ├── Corrupt           the bytes are not those that were promised
     │   ├── ActionFailed      a program, or whoever takes forwarded events, has not done it
     │   ├── UploadGone        the copy in parts that was under way is no more: begin it anew
-    │   ├── SourceMoved       the object changed while it was read       (does not count)
+    │   ├── NotSupported      the store does not know this kind of request
+    │   ├── SourceMoved       the object changed while it was read       (does not count, if it really did)
+    │   ├── TargetMoved       the object to be replaced is another by now
     │   ├── QueueAway         the broker cannot take a message now       (does not count)
     │   ├── SenderAway        who sent a hook does not answer what it makes us ask (does not count)
     │   ├── KeyBusy           another delivery of this key is under way  (does not count)
@@ -27,6 +29,8 @@
     │   ├── Unreadable        the body is no task, the record no event
     │   ├── Refused           the store will never take or give this object
     │   ├── ActionRefused     a program, or whoever takes forwarded events, will never do it
+    │   ├── Foreign           the target's object is a copy from another bucket
+    │   ├── NeverInStep       written again and again, and never found in step
     │   └── BrakeOn           too many deletes at once: held for a person to release
     └── LostDelivery          the delivery belongs to another worker now: no verdict at all
 
@@ -109,15 +113,20 @@ class TooLarge(BadRequest):
 class TryAgain(HookmirrorError):
     """It may work later. `retry_after` is the wait the other side asked for, in seconds, 0 for none.
 
-    `counts` says whether the try was an attempt, `patience` how many seconds to wait when it was none.
-    """
+    `counts` says whether the try was an attempt, `patience` how many seconds to wait when it was none;
+    `unsure` that what was asked for may still come about: nobody knows how the request ended."""
 
     counts = True
     patience = 1
 
-    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+    def __init__(
+        self, message: str, *, retry_after: float = 0.0, unsure: bool = False, counts: bool | None = None
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.unsure = unsure
+        if counts is not None:
+            self.counts = counts
 
 
 class StoreAway(TryAgain):
@@ -128,6 +137,10 @@ class ActionFailed(TryAgain):
     """The program, or whoever takes forwarded events, has not done it this time."""
 
 
+class NotSupported(StoreAway):
+    """The store does not know this kind of request, or refuses it whatever it is about."""
+
+
 class UploadGone(TryAgain):
     """The target no longer knows the upload in parts: finished, aborted or expired. Begin a new one."""
 
@@ -136,6 +149,11 @@ class SourceMoved(TryAgain):
     """The source object changed between the look and the end of the read."""
 
     counts = False
+
+
+class TargetMoved(TryAgain):
+    """The target's object was replaced between the look and a write that was to replace only what was
+    seen."""
 
 
 class UnknownRoute(TryAgain):
@@ -195,6 +213,14 @@ class Refused(Never):
 
 class ActionRefused(Never):
     """The program, or whoever takes forwarded events, will never do it."""
+
+
+class Foreign(Never):
+    """The object on the target is a copy from another bucket, which this route may not touch."""
+
+
+class NeverInStep(Never):
+    """The object was written as often as it may be, and the target never showed it."""
 
 
 class BrakeOn(Never):

@@ -99,7 +99,14 @@ class Task(BaseModel):
 
         A look is not approved: what a person let past the brake was this delete, not every later one.
         """
-        about_this_try = {"claim": None, "etag": None, "event": LOOK, "approved": False, "upload": None}
+        about_this_try = {
+            "claim": None,
+            "etag": None,
+            "event": LOOK,
+            "doubt": False,
+            "approved": False,
+            "upload": None,
+        }
         return self.model_copy(update=about_this_try | {"tries": self.tries + 1, "seen": seen})
 
     def encode(self) -> bytes:

@@ -110,8 +110,19 @@ class Attempt:
         self._busy[key] = now
         try:
             held = partial(self._consumer.holds, delivery)
-            last, spent = delivery.attempt >= self._attempts, task.tries > self._attempts
-            job = Job(task, route, delivery.attempt, delivery.lane, held, last, spent, promises)
+            last, spent = delivery.attempt >= self._attempts, task.tries >= self._attempts
+            doubt = task.doubt or delivery.returned > 0
+            job = Job(
+                task,
+                route,
+                delivery.attempt,
+                delivery.lane,
+                held,
+                last,
+                doubt,
+                spent=spent,
+                promises=promises,
+            )
             async with asyncio.timeout(HOLD_WITHIN):
                 return await self._act(job)
         except TimeoutError as error:

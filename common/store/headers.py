@@ -27,6 +27,13 @@ def state_of(headers: Mapping[str, str]) -> State:
     )
 
 
+def condition(over: str | None) -> dict[str, str]:
+    """Return the headers that make a write conditional: see `Bucket.write`."""
+    if over is None:
+        return {}
+    return {"if-match": f'"{over}"'} if over else {"if-none-match": "*"}
+
+
 def counts_tags(headers: Mapping[str, str]) -> bool:
     """Whether an answer with these headers says that the object has tags."""
     return headers.get(_COUNT, "0") != "0"

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 
 from common.errors import Corrupt, RouteDown, SourceMoved, UploadGone
 from common.store.port import Begun, Entry, OpenUpload, Part, State, Stream
@@ -64,9 +65,9 @@ class MemoryBucket:
         return f"memory-{id(self._contents):x}/{self.name}"
 
     def _tick(self) -> str:
-        return f"tick {next(self._contents.ticks)}"
+        return formatdate(next(self._contents.ticks), usegmt=True)
 
-    async def head(self, key: str, *, proof: bool = True) -> State | None:
+    async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
         """See the port."""
         found = self._objects.get(key)
         return found.state if found else None
@@ -89,12 +90,25 @@ class MemoryBucket:
         """See the port."""
         return None
 
+    def _check(self, key: str, over: str | None) -> None:
+        found = self._objects.get(key)
+        if over is not None and over != (found.state.etag if found else ""):
+            raise SourceMoved("PreconditionFailed")
+
     async def write(
-        self, key: str, body: bytes, *, headers: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> None:
+        self,
+        key: str,
+        body: bytes,
+        *,
+        headers: Mapping[str, str],
+        metadata: Mapping[str, str],
+        over: str | None = None,
+    ) -> str:
         """See the port."""
+        self._check(key, over)
         state = State(_md5(body), len(body), self._tick(), "", dict(headers), dict(metadata))
         self._objects[key] = MemoryReading(state, body)
+        return state.etag
 
     async def restate(
         self, key: str, *, etag: str, headers: Mapping[str, str], metadata: Mapping[str, str]
@@ -135,8 +149,11 @@ class MemoryBucket:
         """See the port."""
         return {number: Part(_md5(body), len(body)) for number, body in self._open(upload).parts.items()}
 
-    async def complete_upload(self, key: str, upload: str, etags: Sequence[str]) -> str:
+    async def complete_upload(
+        self, key: str, upload: str, etags: Sequence[str], *, over: str | None = None
+    ) -> str:
         """See the port."""
+        self._check(key, over)
         kept = self._open(upload)
         body = b"".join(kept.parts[number] for number in range(1, len(etags) + 1))
         etag = f"{_md5(b''.join(map(bytes.fromhex, etags)))}-{len(etags)}"
@@ -156,8 +173,9 @@ class MemoryBucket:
             if upload.bucket == self.name and upload.key.startswith(prefix):
                 yield OpenUpload(upload.key, id_, 0.0)
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, key: str, *, over: str | None = None) -> None:
         """See the port."""
+        self._check(key, over)
         self._objects.pop(key, None)
 
     async def list(self, prefix: str = "") -> AsyncIterator[Entry]:

@@ -11,7 +11,7 @@ import aiohttp
 
 from common.errors import StoreAway
 from common.store.failures import error_code
-from common.store.headers import is_opaque, object_headers
+from common.store.headers import condition, is_opaque, object_headers
 from common.store.port import Begun, Part, Stream
 from common.store.wire import Wire, rest_of
 
@@ -57,7 +57,9 @@ class MultipartVerbs(Wire):
                 return found
             marker = max(found)
 
-    async def complete_upload(self, key: str, upload: str, etags: Sequence[str]) -> str:
+    async def complete_upload(
+        self, key: str, upload: str, etags: Sequence[str], *, over: str | None = None
+    ) -> str:
         """See the port. A 200 may still carry an error: the store answers before it has finished."""
         parts = "".join(
             f"<Part><PartNumber>{number}</PartNumber><ETag>&quot;{escape(etag)}&quot;</ETag></Part>"
@@ -65,7 +67,7 @@ class MultipartVerbs(Wire):
         )
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
         query = f"uploadId={quote(upload, safe='')}"
-        async with self._request("POST", key, query=query, body=body) as response:
+        async with self._request("POST", key, query=query, headers=condition(over), body=body) as response:
             answer = await self._success(response)
             return _text(answer, "ETag").replace("&quot;", "").replace("&#34;", "").strip('"')
 

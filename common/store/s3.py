@@ -20,7 +20,7 @@ from common.errors import (
 from common.store import tags
 from common.store.aws import Account
 from common.store.failures import error_code
-from common.store.headers import counts_tags, object_headers, state_of
+from common.store.headers import condition, counts_tags, object_headers, state_of
 from common.store.multipart import MultipartVerbs
 from common.store.notifications import Configuration
 from common.store.pace import Pace
@@ -70,12 +70,12 @@ class S3Bucket(MultipartVerbs):
         self._ask = ask
         self._head_counts: bool | None = None  # whether a HEAD tells of tags as a GET does; None: not known
 
-    async def head(self, key: str, *, proof: bool = True) -> State | None:
+    async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
         """See the port. A HEAD's 404 has no body to tell a missing key from a missing bucket: for a proof a
         GET follows."""
         async with self._request("HEAD", key) as response:
             if response.status == 200:
-                return await self._tagged(key, response)
+                return await self._tagged(key, response) if tags else state_of(response.headers)
             if response.status != 404:
                 raise self._failure(response, b"")
         if not proof:
@@ -150,16 +150,23 @@ class S3Bucket(MultipartVerbs):
         yield None
 
     async def write(
-        self, key: str, body: bytes, *, headers: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> None:
+        self,
+        key: str,
+        body: bytes,
+        *,
+        headers: Mapping[str, str],
+        metadata: Mapping[str, str],
+        over: str | None = None,
+    ) -> str:
         """See the port. The checksum is Content-MD5, which every S3 store knows."""
         digest = hashlib.md5(body, usedforsecurity=False).digest()
-        sent = object_headers(headers, metadata)
+        sent = object_headers(headers, metadata) | condition(over)
         sent["content-md5"] = base64.b64encode(digest).decode()
         async with self._request("PUT", key, headers=sent, body=body) as response:
             answer = await rest_of(response)
             if response.status != 200 or error_code(answer):
                 raise self._failure(response, answer)
+            return response.headers.get("ETag", "").strip('"')
 
     async def restate(
         self, key: str, *, etag: str, headers: Mapping[str, str], metadata: Mapping[str, str]
@@ -176,9 +183,9 @@ class S3Bucket(MultipartVerbs):
             if response.status != 200 or error_code(answer):
                 raise self._failure(response, answer)
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, key: str, *, over: str | None = None) -> None:
         """See the port."""
-        async with self._request("DELETE", key) as response:
+        async with self._request("DELETE", key, headers=condition(over)) as response:
             if response.status not in {200, 204}:
                 body = await rest_of(response)
                 if error_code(body) != "NoSuchKey":

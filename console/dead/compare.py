@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from common.errors import HookmirrorError, RouteDown
 from worker.job import Route
-from worker.plan import Copy, Skip, plan
+from worker.plan import Copy, Restate, Skip, plan
 
 AT_ONCE = 16
 
@@ -70,10 +70,10 @@ class Comparison:
         except HookmirrorError as error:
             return self._failed(name, error)
         self._failures[name] = 0
-        step = plan(source, target, route.deletes)
+        step = plan(source, target, route.rules)
         if isinstance(step, Skip):
             return Finding(Standing.IN_STEP, step.why)
-        if isinstance(step, Copy):
+        if isinstance(step, Copy | Restate):
             absent = "the target has no such key" if target is None else "the target has another state"
             return Finding(Standing.DIFFERS, absent)
         return Finding(Standing.DIFFERS, "the source has no such key, the target still has")
