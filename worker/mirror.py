@@ -151,26 +151,15 @@ class Mirror:
         if isinstance(step, decide.Foreign):
             raise Foreign(self._whose(step.origin, job))
         if isinstance(step, Skip | decide.Settle):
-            await self._abandon_upload(job)
-        if isinstance(step, decide.Settle):
-            return Continue(
-                job.task, "removed there, or still to come from here? Another look tells", step.after
-            )
-        if isinstance(step, Skip):
-            if step.why is Why.LATER_THERE and job.route.back is not None:
-                await self._hand_over(job, job.route.back)
-            return Outcome(Action.SKIPPED, step.why)
+            return await self._leave(job, step)
         if job.spent and job.route.eventual:
             raise NeverInStep(
-                f"written {job.task.tries} times and found out of step each time: the target changes what it is "
-                "given, somebody else writes there, or the source goes on showing old states"
+                f"written {job.task.tries} times and found out of step each time: the target changes what it is"
+                " given, somebody else writes there, or the source goes on showing old states"
             )
         if source is None:
             return await self._delete(job, target)
-        restates = (
-            isinstance(step, decide.Restate) and ("restate", job.route.target.place) not in self._refused
-        )
-        if restates and target is not None:
+        if isinstance(step, decide.Restate) and target and not self._refuses(job, "restate"):
             return await self._restate(job, source, target)
         if source.size > SMALL:
             return await self._copy_parts(job, source, target)
@@ -179,11 +168,20 @@ class Mirror:
             return await self._copy(job, reading, source, target)
         return await self._reread(job, source, target)
 
+    async def _leave(self, job: Job, step: Skip | decide.Settle) -> Outcome | Continue:
+        """Touch nothing."""
+        await self._abandon_upload(job)
+        if isinstance(step, decide.Settle):
+            return Continue(job.task, "removed at the source, or not there yet: time will tell", step.after)
+        if step.why is Why.LATER_THERE and job.route.back is not None:
+            await self._hand_over(job, job.route.back)
+        return Outcome(Action.SKIPPED, step.why)
+
     def _whose(self, origin: bytes, job: Job) -> str:
         owner = self._owners.get(origin, f"a bucket that no route here names (origin {origin.hex()})")
         return (
-            f"{job.route.target.name}/{job.target_key} is a copy from {owner}, not from {job.route.source.name}. "
-            "If this route is to have it: delete it there, or name its source in the route's takes_over"
+            f"{job.route.target.name}/{job.target_key} is a copy from {owner}, not from"
+            f" {job.route.source.name}. If this route is to have it: delete it there, or name its source in the route's takes_over"
         )
 
     async def _hand_over(self, job: Job, route: str) -> None:
@@ -201,9 +199,12 @@ class Mirror:
         if job.task.upload is not None:  # whatever it was to become is not wanted any more
             await self._parts.abandon(job, job.task.upload)
 
+    def _refuses(self, job: Job, what: Stage) -> bool:
+        return (what, job.route.target.place) in self._refused
+
     def _over(self, job: Job, target: State | None) -> str | None:
         """What a write may replace. Where people write on both sides, only what was compared."""
-        if job.route.back is None or ("copy", job.route.target.place) in self._refused:
+        if job.route.back is None or self._refuses(job, "copy"):
             return None
         return target.etag if target else ""
 

@@ -299,11 +299,11 @@ class Explorer:
         else:
             yield "is refused, retries", self.again(rest, worker)
 
-    def again(self, rest: World, worker: Worker, **learned: bool) -> World:
+    def again(self, rest: World, worker: Worker, *, doubt: bool = False) -> World:
         """The message back in the queue as a later attempt, unless it is somebody else's already."""
         if worker.zombie:
             return rest
-        message = worker.message._replace(**learned)
+        message = worker.message._replace(doubt=worker.message.doubt or doubt)
         if worker.wrote and self.protocol.forgets_claim:
             message = message._replace(wrote=True)
         return rest._replace(queue=(*rest.queue, message))

@@ -152,9 +152,9 @@ class Explorer:
                 yield f"a hook comes twice: {told(message)}", doubled
         for write in world.late:
             left = tuple(other for other in world.late if other != write)
-            side, old, thing = write
-            if same_etag(world.things[side], old) or not self.conditional:
-                yield f"a late write {SIDES[side]} lands", put(world._replace(late=left), side, thing)
+            to, old, what = write
+            if same_etag(world.things[to], old) or not self.conditional:
+                yield f"a late write {SIDES[to]} lands", put(world._replace(late=left), to, what)
             yield "a late write is lost", world._replace(late=left)
 
     def takes(self, world: World) -> Iterator[Move]:
@@ -266,7 +266,7 @@ class Explorer:
             return f"ends with {here or 'nothing'} here, {there or 'nothing'} there"
         last = self.script[-1][1]
         if not last and (self.doubled or self.crashes):
-            return None  # a removal may cross with a hook that comes again: then the object is back on both sides
+            return None  # it may cross with a hook that comes again: then the object is back on both sides
         return None if here == last else f"ends with {here or 'nothing'}, not with {last or 'nothing'}"
 
     def explore(self, limit: int = 2_000_000) -> tuple[int, list[str]]:
