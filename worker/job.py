@@ -50,12 +50,15 @@ class Route:
         return tuple(bucket for bucket in (self.origin, self.destination) if bucket is not None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Job:
     """One attempt at one task. `held` says whether the delivery is still ours, `last` that no other
     attempt follows if this one fails; `spent` that so many looks of its
     chain have failed that it was buried, and only a comparison is left; `promises` are the looks
-    published so far in this attempt."""
+    published so far in this attempt.
+
+    What the attempt has learned so far: `doubt` says that a write of the task has an end that nobody knows,
+    `wrote` that this one wrote, `stage` which operation it has come to."""
 
     task: Task
     route: Route
@@ -65,6 +68,9 @@ class Job:
     last: bool = False
     spent: bool = False
     promises: list[Task] = field(default_factory=list)
+    doubt: bool = False
+    wrote: bool = False
+    stage: str = "read"
 
     @property
     def target_key(self) -> str:
