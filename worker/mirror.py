@@ -154,8 +154,8 @@ class Mirror:
             return await self._leave(job, step)
         if job.spent and job.route.eventual:
             raise NeverInStep(
-                f"written {job.task.tries} times and found out of step each time: the target changes what it is"
-                " given, somebody else writes there, or the source goes on showing old states"
+                f"written {job.task.tries} times and found out of step each time: the target changes what"
+                " it is given, somebody else writes there, or the source goes on showing old states"
             )
         if source is None:
             return await self._delete(job, target)
@@ -181,7 +181,8 @@ class Mirror:
         owner = self._owners.get(origin, f"a bucket that no route here names (origin {origin.hex()})")
         return (
             f"{job.route.target.name}/{job.target_key} is a copy from {owner}, not from"
-            f" {job.route.source.name}. If this route is to have it: delete it there, or name its source in the route's takes_over"
+            f" {job.route.source.name}. If this route is to have it: delete it there, or name its source in"
+            " the route's takes_over"
         )
 
     async def _hand_over(self, job: Job, route: str) -> None:
