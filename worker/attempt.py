@@ -5,7 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from common.errors import KeyBusy, LostDelivery, RouteDown, StoreAway, UnknownRo
 from common.queue.port import Bury, Consumer, Delivery, Done, Retry, Verdict
 from common.task import Task
 from common.telemetry import Action, log
-from worker.job import Job, Route
+from worker.job import Job, Learned, Route
 from worker.verdict import Continue, Outcome, judge, leave_to_promise
 
 HOLD_WITHIN = 600.0
@@ -39,6 +39,12 @@ class Observer(Protocol):
 
     def __call__(self, attempted: Attempted) -> None:
         """Take note."""
+
+
+def carried(task: Task, learned: Learned) -> Task:
+    """Return `task` with what an attempt learned: whoever makes the next one has to know it."""
+    claim = None if learned.wrote else task.claim
+    return task.model_copy(update={"doubt": learned.doubt, "claim": claim})
 
 
 Act = Callable[[Job], Awaitable[Outcome | Continue]]
@@ -74,19 +80,23 @@ class Attempt:
         """Try the task once and settle the delivery. Raises only CancelledError: then it stays unsettled."""
         start = time.monotonic()
         task: Task | None = None
-        promises: list[Task] = []
+        learned = Learned(doubt=delivery.returned > 0)
         result: Outcome | Continue | Exception
         try:
             task = Task.decode(delivery.body)
-            result = await self._do(task, delivery, promises)
+            learned.doubt |= task.doubt
+            result = await self._do(task, delivery, learned)
         except LostDelivery as error:
             self._observe(delivery, task, error, None, start)
             return
         except Exception as error:  # noqa: BLE001 - every error has a verdict; the unknown is a Retry
             result = error
         verdict = judge(result, delivery.attempt, attempts=self._attempts, rng=self._rng)
-        if task and not task.claim and promises and isinstance(result, Exception):
-            verdict = leave_to_promise(verdict, task.tries, attempts=self._attempts)
+        if task and not task.claim and learned.promises and isinstance(result, Exception):
+            verdict = leave_to_promise(verdict, task.tries)
+        if task and isinstance(verdict, Retry):
+            rest = result.task if isinstance(result, Continue) else task
+            verdict = replace(verdict, body=carried(rest, learned).encode())
         try:
             await self._settle(delivery, verdict)
         except Exception as error:  # noqa: BLE001 - whatever it was, the delivery counts as unsettled
@@ -94,7 +104,7 @@ class Attempt:
         else:
             self._observe(delivery, task, result, verdict, start)
 
-    async def _do(self, task: Task, delivery: Delivery, promises: list[Task]) -> Outcome | Continue:
+    async def _do(self, task: Task, delivery: Delivery, learned: Learned) -> Outcome | Continue:
         route = self._routes.get(task.route)
         if route is None:
             raise UnknownRoute(f'no route is called "{task.route}": name one so, or drop the task')
@@ -111,18 +121,7 @@ class Attempt:
         try:
             held = partial(self._consumer.holds, delivery)
             last, spent = delivery.attempt >= self._attempts, task.tries >= self._attempts
-            doubt = task.doubt or delivery.returned > 0
-            job = Job(
-                task,
-                route,
-                delivery.attempt,
-                delivery.lane,
-                held,
-                last,
-                doubt,
-                spent=spent,
-                promises=promises,
-            )
+            job = Job(task, route, delivery.attempt, delivery.lane, held, learned, last, spent)
             async with asyncio.timeout(HOLD_WITHIN):
                 return await self._act(job)
         except TimeoutError as error:

@@ -76,28 +76,35 @@ Stage = Literal["read", "copy", "parts", "restate", "delete", "act"]
 
 
 @dataclass(slots=True)
-class Job:
-    """One attempt at one task, and what it learns. `held` says whether the delivery is still ours, `last`
-    that no other attempt follows if this one fails.
+class Learned:
+    """What an attempt learns on its way, and hands on if it is not the last.
 
-    `doubt`: an earlier write of the task has an end that nobody knows, or may have been made by somebody who
-    died. `wrote`: the target was written to, or may have been; from then on the source's state decides alone,
-    whatever the event said. `moved`: the source's bytes or date changed under the attempt. `spent`: so many
-    writes of its chain of looks were in vain that it is to end. `promises` are the looks published so far in
-    this attempt."""
+    `doubt`: a write of the task has an end that nobody knows, or may have been made by somebody who died.
+    `wrote`: the target was written to, or may have been; from then on the source's state decides alone,
+    whatever the event said. `moved`: the source's bytes or date changed meanwhile. `stage` is the operation
+    that it came to, `promises` are the looks published so far. """
+
+    doubt: bool = False
+    wrote: bool = False
+    moved: bool = False
+    stage: Stage = "read"
+    promises: list[Task] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt at one task. `held` says whether the delivery is still ours, `last` that no other attempt
+    follows if this one fails, `spent` that so many writes of its chain of looks were in vain that it is to
+    end. """
 
     task: Task
     route: Route
     attempt: int
     lane: Lane
     held: Callable[[], bool]
+    learned: Learned = field(default_factory=Learned)
     last: bool = False
-    doubt: bool = False
-    wrote: bool = False
-    moved: bool = False
     spent: bool = False
-    stage: Stage = "read"
-    promises: list[Task] = field(default_factory=list)
 
     @property
     def target_key(self) -> str:
@@ -110,7 +117,8 @@ class Job:
         that came back, or of an object said to be large. Where there was no such key a read proves it in one
         request."""
         task = self.task
-        if task.seen == "" and not self.wrote:
+        wrote, doubt = self.learned.wrote, self.learned.doubt
+        if task.seen == "" and not wrote:
             return False
-        again = self.wrote or self.doubt or self.attempt > 1
+        again = wrote or doubt or self.attempt > 1
         return again or task.claim is None or task.upload is not None or (task.size or 0) > SMALL

@@ -87,10 +87,12 @@ class Mirror:
                 end = await self._lap(job)
                 if end is not None:
                     return await self._end(job, end)
-        raise SourceMoved(f"the source changed {LAPS} times while it was copied", counts=not job.moved)
+        raise SourceMoved(
+            f"the source changed {LAPS} times while it was copied", counts=not job.learned.moved
+        )
 
     async def _end(self, job: Job, end: Outcome | Continue) -> Outcome | Continue:
-        if job.doubt and not job.route.eventual and isinstance(end, Outcome):
+        if job.learned.doubt and not job.route.eventual and isinstance(end, Outcome):
             await self._promise_look(job)
         return end
 
@@ -109,7 +111,7 @@ class Mirror:
         self, job: Job, source: State | None, reading: Reading | None
     ) -> Outcome | Continue | None:
         task, eventual = job.task, job.route.eventual
-        claim = None if job.wrote else task.claim
+        claim = None if job.learned.wrote else task.claim
         worth = heed(source, claim, eventual=eventual)
         if worth is Heed.LATER:
             return await self._look_later(job, source)
@@ -213,7 +215,7 @@ class Mirror:
         """Copy what the source holds by now, which need not be what was `seen`."""
         async with job.route.source.read(job.task.key) as reading:
             if reading is None or reading.state.size > SMALL:
-                job.moved = True
+                job.learned.moved = True
                 return None
             source = reading.state if moved(seen, reading.state) else seen
             return await self._copy(job, reading, source, target)
@@ -264,7 +266,6 @@ class Mirror:
         async with self._touching(job, "parts"):
             over = self._over(job, target)
             await job.route.target.complete_upload(job.target_key, upload.id, parts, over=over)
-        job.task = job.task.model_copy(update={"upload": None})
         return await self._look_back(job, source, Outcome(Action.COPIED, size=source.size))
 
     async def _still_wanted(self, job: Job, source: State) -> bool:
@@ -291,7 +292,7 @@ class Mirror:
         if sight(now) == sight(copied):
             return outcome
         if now is None or copied is None or moved(copied, now):
-            job.moved = True
+            job.learned.moved = True
             return None
         async with source.read(key) as again:
             if again is None or sight(again.state) != sight(copied):
@@ -302,19 +303,21 @@ class Mirror:
     async def _promise_look(self, job: Job, *, seen: str | None = None) -> None:
         look = job.task.look(seen)
         await self._mail.publish(look.encode(), lane=job.lane, delay=self._look_after)
-        job.promises.append(look)
+        job.learned.promises.append(look)
 
     @asynccontextmanager
     async def _touching(self, job: Job, stage: Stage) -> AsyncIterator[None]:
         """The block that touches the target: only while the delivery is ours, and for WRITE_WITHIN at
         most."""
-        job.stage = stage
+        job.learned.stage = stage
         if job.route.eventual:
             await self._promise_look(job)
         if not job.held():
             raise LostDelivery("the delivery went to another worker before the write")
-        wrote, doubt = job.wrote, job.doubt
-        job.wrote = job.doubt = True  # whatever ends this: unless it is known, it is not known
+        wrote, doubt = job.learned.wrote, job.learned.doubt
+        job.learned.wrote = job.learned.doubt = (
+            True  # whatever ends this: unless it is known, it is not known
+        )
         try:
             async with asyncio.timeout(WRITE_WITHIN):
                 yield
@@ -323,9 +326,9 @@ class Mirror:
         except (TryAgain, Never) as error:
             if isinstance(error, TryAgain) and error.unsure:
                 raise
-            job.wrote, job.doubt = wrote, doubt
+            job.learned.wrote, job.learned.doubt = wrote, doubt
             raise self._instead(job, stage, error) from error
-        job.doubt = doubt
+        job.learned.doubt = doubt
 
     def _instead(self, job: Job, stage: Stage, error: TryAgain | Never) -> TryAgain | Never:
         """Return what to raise for a write that was refused: when it can be done otherwise, to start over."""

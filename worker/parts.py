@@ -109,7 +109,7 @@ class PartsCopy:
         hand it to the queue: only then can nobody lose its id. Raises `KeyBusy` while another delivery copies
         the object."""
         await self._claim(job, source)
-        if job.doubt:
+        if job.learned.doubt:
             await self._sweep(job)
         theirs = None
         if _OF_PARTS.fullmatch(source.etag):
@@ -119,7 +119,7 @@ class PartsCopy:
         try:
             begun = await job.route.target.create_upload(job.target_key, headers=headers, metadata=metadata)
         except TryAgain as error:
-            job.doubt |= error.unsure  # then the next attempt sweeps it away
+            job.learned.doubt |= error.unsure  # then the next attempt sweeps it away
             raise
         upload = Upload(id=begun.id, identity=source.identity, part_size=size, opaque=begun.opaque)
         return Continue(job.task.model_copy(update={"upload": upload}), "an upload in parts has begun")

@@ -1,16 +1,13 @@
 """What becomes of a delivery: pure, from how its attempt ended."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from common.backoff import delay
 from common.errors import Never, TryAgain
 from common.queue.port import MAX_DELAY, Bury, Done, Retry, Verdict
 from common.task import Task
 from common.telemetry import Action
-
-SELDOM = 600.0
-"""Seconds between the tries of a look whose chain is at its end, while the store asks for patience."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +51,13 @@ def judge(
     return Retry(min(max(asked, delay(attempt, rng)), MAX_DELAY), why)
 
 
-def leave_to_promise(verdict: Verdict, tries: int, *, attempts: int) -> Verdict:
+def leave_to_promise(verdict: Verdict, tries: int) -> Verdict:
     """Return the verdict on a look that failed after it had promised the next look: that one is its retry.
 
-    Were it retried as well, every failure would double the looks. `tries` is how many writes the chain
-    of looks rests on already; at `attempts` it ends as a dead letter. A refusal is buried for the first
-    look of a chain and not again for each that follows.
+    Were it retried as well, every failure would double the looks. `tries` is how many writes the chain of
+    looks rests on already; a refusal is buried for the first look of a chain and not again for each that
+    follows.
     """
-    if isinstance(verdict, Retry) and tries >= attempts and not verdict.counts:
-        # The promised look only compares by now. Seldom: each try promises one more.
-        return replace(verdict, after=max(verdict.after, SELDOM))
-    if isinstance(verdict, Retry) and tries >= attempts:
-        return Bury(f"{verdict.why} (look {tries} of {attempts})")
     if isinstance(verdict, Retry) or (isinstance(verdict, Bury) and tries > 1):
         return Done(f"left to the promised look: {verdict.why}")
     return verdict
