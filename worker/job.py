@@ -29,6 +29,8 @@ class Route:
     deletes: Deletes = "mirror"
     placement: Mapping[str, str] = field(default_factory=dict)
     meter: Meter = field(default_factory=Meter)
+    eventual: bool = False
+    """The source may show an old state for a while."""
 
     @property
     def source(self) -> Bucket:

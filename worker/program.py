@@ -46,12 +46,15 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> dict[str, St
 
 def open_routes(settings: Settings, stores: dict[str, Store]) -> dict[str, Route]:
     """Return every route by its name, those for stacks too, which have no buckets."""
-    routes = {route.id: open_route(route, stores) for route in settings.routes}
+    routes = {}
+    for route in settings.routes:
+        cloud = settings.stores[route.source.partition(":")[0]]
+        routes[route.id] = open_route(route, stores, eventual=cloud.consistency == "eventual")
     return routes | {route.id: Route(route.id, None, None) for route in settings.stack_routes}
 
 
-def open_route(route: RouteSettings, stores: dict[str, Store]) -> Route:
-    """Return the route with its buckets."""
+def open_route(route: RouteSettings, stores: dict[str, Store], *, eventual: bool = False) -> Route:
+    """Return the route with its buckets; `eventual` says that its source may show an old state."""
 
     def bucket(address: str) -> Bucket:
         store, _, name = address.partition(":")
@@ -65,6 +68,7 @@ def open_route(route: RouteSettings, stores: dict[str, Store]) -> Route:
         route.deletes,
         placement(route),
         Meter(route.max_bytes_per_second),
+        eventual=eventual,
     )
 
 
