@@ -397,7 +397,7 @@ def versions_of_k(user: Any, *bodies: bytes) -> str:
 
 @pytest.mark.parametrize("contradiction", [said_created_but_gone, said_removed_but_there])
 @pytest.mark.parametrize("there", [True, False])
-async def test_on_a_source_that_shows_old_states_a_contradicted_event_is_put_off_once_and_runs_if_it_agrees_then(
+async def test_on_a_source_that_shows_old_states_a_contradicted_event_comes_back_once_and_runs_if_it_agrees(
     bench: Bench, contradiction: Callable[[Bench], Any], *, there: bool
 ) -> None:
     bench.route = replace(bench.route, eventual=True)
