@@ -31,27 +31,27 @@ BULK_SHARE = 4
 
 
 async def open_stores(settings: Settings, stack: AsyncExitStack) -> dict[str, Store]:
-    """Open every store that a route names; `stack` closes them. Of a target no tags are read: its mark tells
-    all, and the right to read them is not needed."""
+    """Open every store that a route names; `stack` closes them."""
     stores: dict[str, Store] = {}
     sides = (side for route in settings.routes for side in (route.source, route.target) if side)
     named = {side.partition(":")[0] for side in sides}
-    sources = {route.source.partition(":")[0] for route in settings.routes}
     for name in sorted(named):
-        unread = {} if name in sources else {"tags": "never"}
-        stores[name] = await S3Store.open(name, settings.stores[name].model_copy(update=unread))
+        stores[name] = await S3Store.open(name, settings.stores[name])
         stack.push_async_callback(stores[name].close)
     return stores
 
 
 def open_routes(settings: Settings, stores: dict[str, Store]) -> dict[str, Route]:
     """Return every route by its name, those for stacks too, which have no buckets."""
-    routes = {route.id: open_route(route, stores) for route in settings.routes}
+    routes = {}
+    for route in settings.routes:
+        cloud = settings.stores[route.source.partition(":")[0]]
+        routes[route.id] = open_route(route, stores, eventual=cloud.consistency == "eventual")
     return routes | {route.id: Route(route.id, None, None) for route in settings.stack_routes}
 
 
-def open_route(route: RouteSettings, stores: dict[str, Store]) -> Route:
-    """Return the route with its buckets."""
+def open_route(route: RouteSettings, stores: dict[str, Store], *, eventual: bool = False) -> Route:
+    """Return the route with its buckets; `eventual` says that its source may show an old state."""
 
     def bucket(address: str) -> Bucket:
         store, _, name = address.partition(":")
@@ -65,6 +65,7 @@ def open_route(route: RouteSettings, stores: dict[str, Store]) -> Route:
         route.deletes,
         placement(route),
         Meter(route.max_bytes_per_second),
+        eventual=eventual,
     )
 
 
