@@ -1,4 +1,4 @@
-"""Buckets of one name in several stores: each store's hooks come in at its own URL, and run its own routes."""
+"""Buckets of one name in several stores: each store's hooks have a URL, and run the routes of that store."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -53,8 +53,9 @@ OWN = "https://hooks.example.org/webhook/of-store-a"
 
 
 def test_a_store_with_a_url_of_its_own_is_told_there() -> None:
-    settings = site({}, {"source": "b:from"}, a=OWN)
+    settings = site({}, {"source": "b:elsewhere"}, a=OWN)
     assert [hook.target for hook in needed(settings, "a:from")] == [OWN]
+    assert [hook.target for hook in needed(settings, "b:elsewhere")] == [URL]
 
 
 def test_a_bucket_with_two_names_gets_what_the_routes_of_both_need() -> None:
