@@ -159,8 +159,11 @@ Address = Annotated[str, Field(pattern=r"^[^:]+:[^:/]+$", examples=["mcs:myfiles
 
 OnFailure = Literal["retry", "bury"]
 
+Former = Annotated[str, Field(pattern=r"^https?://.+/[^/]+$", examples=["https://old.example.org/myfiles"])]
+"""The URL of a bucket, from which a target was filled before."""
+
 MIRROR_ONLY = frozenset(
-    {"target_prefix", "deletes", "storage_class", "sse", "kms_key", "max_bytes_per_second"}
+    {"target_prefix", "deletes", "storage_class", "sse", "kms_key", "max_bytes_per_second", "takes_over"}
 )
 """Keys of a route that say how a target is kept: they mean nothing to an action."""
 
@@ -252,7 +255,8 @@ class ActionTable(_Table):
 
 class RouteSettings(ActionTable):
     """`[[routes]]`: what is done where. `source` is "store:bucket"; of `target` (another, kept equal to it),
-    `exec` (a program) and `forward` (a URL) each route has one."""
+    `exec` (a program) and `forward` (a URL) each route has one. `takes_over` names other buckets whose copies
+    on the target are this route's own from now on: where the source was before it moved."""
 
     ACTIONS: ClassVar[dict[str, frozenset[str]]] = {"target": MIRROR_ONLY, **ActionTable.ACTIONS}
     HINT: ClassVar[str] = 'For a mirror:  target = "store:bucket"'
@@ -268,6 +272,7 @@ class RouteSettings(ActionTable):
     sse: Literal["AES256", "aws:kms"] | None = None
     kms_key: str | None = None
     max_bytes_per_second: int | None = Field(default=None, gt=0)
+    takes_over: tuple[Former, ...] = ()
 
     @property
     def _takes(self) -> str:

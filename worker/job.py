@@ -82,7 +82,7 @@ class Learned:
     `doubt`: a write of the task has an end that nobody knows, or may have been made by somebody who died.
     `wrote`: the target was written to, or may have been; from then on the source's state decides alone,
     whatever the event said. `moved`: the source's bytes or date changed meanwhile. `stage` is the operation
-    that it came to, `promises` are the looks published so far. """
+    that it came to, `promises` are the looks published so far."""
 
     doubt: bool = False
     wrote: bool = False
@@ -95,7 +95,7 @@ class Learned:
 class Job:
     """One attempt at one task. `held` says whether the delivery is still ours, `last` that no other attempt
     follows if this one fails, `spent` that so many writes of its chain of looks were in vain that it is to
-    end. """
+    end."""
 
     task: Task
     route: Route

@@ -131,29 +131,6 @@ def doubtful(source: State | None, claim: Claim | None, etag: str | None, size: 
     return claim is Claim.CREATED and (etag not in (None, source.etag) or size not in (None, source.size))
 
 
-class Heed(StrEnum):
-    """What becomes of an event, from what the source shows beside its claim."""
-
-    ACT = "act"
-    LATER = "later"
-    OVERTAKEN = "overtaken"
-
-
-def heed(source: State | None, claim: Claim | None, *, eventual: bool) -> Heed:
-    """Return whether to act on what the source shows now.
-
-    A claim that the source contradicts was overtaken: the later change has an event of its own, or the event
-    is forged. Only a removal on a source that keeps versions is acted on: what is there may be the older
-    version that came back, and no other event tells of that. `eventual` says that the source may be showing
-    an old state: then nothing is decided yet. Ask once more later, and no longer as `eventual`.
-    """
-    if not contradicts(source, claim):
-        return Heed.ACT
-    if eventual:
-        return Heed.LATER
-    return Heed.ACT if uncovers(source, claim) else Heed.OVERTAKEN
-
-
 def sight(source: State | None) -> str:
     """Return what tells this state of the source from any other, in a task: "" when there is no such key."""
     return source.identity if source else ""

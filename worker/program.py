@@ -7,7 +7,9 @@ from common.errors import UnknownRoute
 from common.metrics import Metrics
 from common.queue.port import Lane, Marks, Queue
 from common.settings import Settings
+from common.store.mark import origin_of
 from common.store.pace import Meter
+from common.store.place import place
 from common.store.port import Bucket, Store
 from common.store.s3 import S3Store
 from common.tables import EXEC_TIMEOUT, ActionTable, RouteSettings
@@ -43,15 +45,12 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> dict[str, St
 
 def open_routes(settings: Settings, stores: dict[str, Store]) -> dict[str, Route]:
     """Return every route by its name, those for stacks too, which have no buckets."""
-    routes = {}
-    for route in settings.routes:
-        cloud = settings.stores[route.source.partition(":")[0]]
-        routes[route.id] = open_route(route, stores, eventual=cloud.consistency == "eventual")
+    routes = {route.id: open_route(route, settings, stores) for route in settings.routes}
     return routes | {route.id: Route(route.id, None, None) for route in settings.stack_routes}
 
 
-def open_route(route: RouteSettings, stores: dict[str, Store], *, eventual: bool = False) -> Route:
-    """Return the route with its buckets; `eventual` says that its source may show an old state."""
+def open_route(route: RouteSettings, settings: Settings, stores: dict[str, Store]) -> Route:
+    """Return the route with its buckets."""
 
     def bucket(address: str) -> Bucket:
         store, _, name = address.partition(":")
@@ -65,8 +64,19 @@ def open_route(route: RouteSettings, stores: dict[str, Store], *, eventual: bool
         route.deletes,
         placement(route),
         Meter(route.max_bytes_per_second),
-        eventual=eventual,
+        eventual=settings.stores[route.source.partition(":")[0]].consistency == "eventual",
+        back=settings.two_ways().get(route.id),
+        takes_over=tuple(place(*url.rsplit("/", 1)) for url in route.takes_over),
     )
+
+
+def owners(settings: Settings) -> dict[bytes, str]:
+    """Return the names of the buckets that are copied from here, by what stands for them in marks."""
+    named = {}
+    for route in settings.routes:
+        store, _, bucket = route.source.partition(":")
+        named[origin_of(settings.stores[store].place(bucket))] = route.source
+    return named
 
 
 async def open_acts(
@@ -114,7 +124,13 @@ async def run(settings: Settings, queue: Queue, stop: asyncio.Event, metrics: Me
         stores = await open_stores(settings, stack)
         routes = open_routes(settings, stores)
         brake = Brake({route.id: route.brake for route in settings.routes})
-        mirror = Mirror(queue, look_after=worker.look_after, budget=Budget(worker.memory), brake=brake)
+        mirror = Mirror(
+            queue,
+            look_after=worker.look_after,
+            budget=Budget(worker.memory),
+            brake=brake,
+            owners=owners(settings),
+        )
         act = await open_acts(settings, mirror, brake, queue, stack)
         pauses = await stack.enter_async_context(Pauses(act))  # left before the stores that it probes
         watch = Watch(metrics)
