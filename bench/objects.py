@@ -234,7 +234,7 @@ async def _queue(node: RabbitNode, clouds: Clouds) -> None:
         await queue.close()
 
 
-async def _all(calls: Iterable[Awaitable[None]]) -> None:
+async def _all(calls: Iterable[Awaitable[object]]) -> None:
     """Await every call, AT_ONCE of them at a time."""
     waiting = iter(calls)
 

@@ -33,7 +33,7 @@ from common.telemetry import Action
 from worker import plan as decide
 from worker.brake import Brake
 from worker.fidelity import described, marked
-from worker.job import SMALL, Job, Stage
+from worker.job import SMALL, Job, Route, Stage
 from worker.parts import PartsCopy
 from worker.plan import Heed, Skip, Step, Why, doubtful, heed, moved, sight
 from worker.transfer import READ_WITHIN, Budget, fetch, turn
@@ -120,31 +120,13 @@ class Mirror:
         ):
             await self._abandon_upload(job)
             return Outcome(Action.SKIPPED, Why.OVERTAKEN)
-        target = await self._target(job, source)
+        target = await target_of(job.route, job.task.key, source)
         step = decide.plan(
             source, target, job.route.rules, claim=claim, told=task.received, now=self._clock()
         )
         if eventual and isinstance(step, Skip) and doubtful(source, claim, task.etag, task.size):
             await self._promise_look(job, seen=sight(source))
         return await self._take(job, step, source, target, reading)
-
-    async def _target(self, job: Job, source: State | None) -> State | None:
-        """Return the target's object. Its tags are asked for only where no mark of ours tells of them."""
-        # Without a source the absence must be proved, else a missing bucket would pass for a key deleted.
-        bucket, key = job.route.target, job.target_key
-        target = await bucket.head(key, proof=source is None, tags=False)
-        if source is None or target is None:
-            return target
-        theirs = mark_on(source)
-        copy_of_it = theirs is not None and theirs.origin == job.route.rules.home
-        if copy_of_it or (
-            mark_on(target) is None and (source.etag, source.size) == (target.etag, target.size)
-        ):
-            with suppress(
-                RouteDown
-            ):  # no right to read them: then tags that the source has are set once more
-                return await bucket.head(key)
-        return target
 
     async def _take(
         self, job: Job, step: Step, source: State | None, target: State | None, reading: Reading | None
@@ -273,7 +255,7 @@ class Mirror:
         now = await job.route.source.head(job.task.key)
         if sight(now) != sight(source):
             return False
-        target = await self._target(job, now)
+        target = await target_of(job.route, job.task.key, now)
         return isinstance(decide.plan(now, target, job.route.rules), decide.Copy | decide.Restate)
 
     async def _delete(self, job: Job, target: State | None) -> Outcome | None:
@@ -336,3 +318,19 @@ class Mirror:
             self._refused.add(("restate" if stage == "restate" else "copy", job.route.target.place))
             return TargetMoved(str(error))
         return TargetMoved(str(error)) if isinstance(error, SourceMoved) else error
+
+
+async def target_of(route: Route, key: str, source: State | None) -> State | None:
+    """Return what the target of `route` has for `key`, to be compared with `source`. Its tags are asked for
+    only where no mark of ours tells of them."""
+    # Without a source the absence must be proved, else a missing bucket would pass for a key deleted.
+    bucket, there = route.target, route.target_prefix + key
+    target = await bucket.head(there, proof=source is None, tags=False)
+    if source is None or target is None:
+        return target
+    theirs = mark_on(source)
+    copied_from_it = theirs is not None and theirs.origin == route.rules.home
+    if copied_from_it or (mark_on(target) is None and source.etag == target.etag):
+        with suppress(RouteDown):  # no right to read them: then tags that the source has are set once more
+            return await bucket.head(there)
+    return target

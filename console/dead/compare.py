@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from common.errors import HookmirrorError, RouteDown
 from worker.job import Route
+from worker.mirror import target_of
 from worker.plan import Copy, Restate, Skip, plan
 
 AT_ONCE = 16
@@ -64,9 +65,8 @@ class Comparison:
         if name in self._given_up:
             return Finding(Standing.CANNOT_TELL, self._given_up[name])
         try:
-            source, target = await asyncio.gather(
-                route.source.head(key), route.target.head(route.target_prefix + key)
-            )
+            source = await route.source.head(key)
+            target = await target_of(route, key, source)
         except HookmirrorError as error:
             return self._failed(name, error)
         self._failures[name] = 0
