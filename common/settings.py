@@ -119,9 +119,9 @@ class Settings(BaseSettings):
         if self.receiver.stack_path is not None:
             known[unquote(self.receiver.stack_path)] = "receiver.stack_url"
         for name, store in self.stores.items():
-            if store.path is None:
+            if store.hook_path is None:
                 continue
-            other = known.setdefault(unquote(store.path), f"stores.{name}.public_url")
+            other = known.setdefault(unquote(store.hook_path), f"stores.{name}.public_url")
             if other != f"stores.{name}.public_url":
                 raise ValueError(
                     f"stores.{name}.public_url and {other} have the same path: give each its own"
@@ -139,9 +139,9 @@ class Settings(BaseSettings):
             by_url.setdefault(self.stores[route.source.partition(":")[0]].public_url, []).append(route)
         general = Inlet(self.receiver.path, self.receiver.public_url, tuple(by_url.get(None, ())))
         own = (
-            Inlet(store.path, store.public_url, tuple(by_url.get(store.public_url, ())))
+            Inlet(store.hook_path, store.public_url, tuple(by_url.get(store.public_url, ())))
             for store in self.stores.values()
-            if store.path is not None
+            if store.hook_path is not None
         )
         return general, *own
 

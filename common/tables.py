@@ -130,7 +130,7 @@ class StoreSettings(_Table):
         return self
 
     @property
-    def path(self) -> str | None:
+    def hook_path(self) -> str | None:
         """The path that hooks of this store are served on, None without one of its own."""
         return path_of(self.public_url) if self.public_url else None
 
@@ -144,7 +144,7 @@ class StoreSettings(_Table):
         for secret in (self.secret_access_key, self.session_token):
             if secret is not None:
                 yield secret.get_secret_value()
-        yield from guarding(self.path or "")
+        yield from guarding(self.hook_path or "")
 
 
 class BrakeSettings(_Table):
