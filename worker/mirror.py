@@ -143,7 +143,8 @@ class Mirror:
             )
         if source is None:
             return await self._delete(job, target)
-        if isinstance(step, decide.Restate) and target and not self._refuses(job, "restate"):
+        again = job.learned.stage == "restate"  # which came to nothing a moment ago
+        if isinstance(step, decide.Restate) and target and not (again or self._refuses(job, "restate")):
             return await self._restate(job, source, target)
         if source.size > SMALL:
             return await self._copy_parts(job, source, target)
@@ -191,7 +192,13 @@ class Mirror:
         """What a write may replace. Where people write on both sides, only what was compared."""
         if job.route.back is None or self._refuses(job, "copy"):
             return None
-        return target.etag if target else ""
+        over = target.etag if target else ""
+        if over == job.learned.over:
+            # Refused a moment ago, and it is there all the same: conditions mean something else there.
+            self._refused.add(("copy", job.route.target.place))
+            return None
+        job.learned.over = over
+        return over
 
     async def _reread(self, job: Job, seen: State, target: State | None) -> Outcome | None:
         """Copy what the source holds by now, which need not be what was `seen`."""
@@ -310,7 +317,7 @@ class Mirror:
                 raise
             job.learned.wrote, job.learned.doubt = wrote, doubt
             raise self._instead(job, stage, error) from error
-        job.learned.doubt = doubt
+        job.learned.doubt, job.learned.over = doubt, None
 
     def _instead(self, job: Job, stage: Stage, error: TryAgain | Never) -> TryAgain | Never:
         """Return what to raise for a write that was refused: when it can be done otherwise, to start over."""
