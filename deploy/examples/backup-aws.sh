@@ -35,24 +35,11 @@ refuse() {
 (LC_ALL=C && [[ ${#key} -le 1024 ]]) || refuse "a key has at most 1024 bytes"
 iconv -f UTF-8 -t UTF-8 <<<"$key" >/dev/null 2>&1 || refuse "a key is UTF-8, and this is not"
 
-# `aws s3` takes a key for a path, and `--key` a key like file:///etc/passwd for the name of a file with the key in it:
-# in JSON a key is a key.
-json() (
-    LC_ALL=C # bytes
-    text=
-    for ((at = 0; at < ${#1}; at++)); do
-        char=${1:at:1}
-        case $char in
-            [\"\\]) char="\\$char" ;;
-            [[:cntrl:]]) printf -v char '\\u%04x' "'$char" ;;
-        esac
-        text+=$char
-    done
-    printf '"%s"' "$text"
-)
-
-# Where a key is: in what bucket.
-object() { printf '{"Bucket": %s, "Key": %s}' "$(json "$1")" "$(json "$key")"; }
+# Not `aws s3`, to which a key is a path. To `s3api` it is a key, but for these: what they name would be read, and taken
+# for the key.
+case $key in
+    file://* | fileb://* | http://* | https://*) refuse "aws would read the key from what it names" ;;
+esac
 
 source_aws() {
     aws --profile "$SOURCE_PROFILE" --endpoint-url "$SOURCE_ENDPOINT" s3api "$@" >/dev/null
@@ -69,14 +56,14 @@ copy() {
     # shellcheck disable=SC2064 # the folder of now
     trap "rm -rf -- '$folder'" EXIT
     trap 'exit 143' TERM
-    source_aws get-object --cli-input-json "$(object "$bucket")" "$folder/object" || exit "$AGAIN"
+    source_aws get-object "--bucket=$bucket" "--key=$key" "$folder/object" || exit "$AGAIN"
     [[ $(stat -c %s "$folder/object") -le $MOST ]] || refuse "more than 5 GiB do not go in one request"
-    target_aws put-object --cli-input-json "$(object "$TARGET_BUCKET")" --body "$folder/object" || exit "$AGAIN"
+    target_aws put-object "--bucket=$TARGET_BUCKET" "--key=$key" --body "$folder/object" || exit "$AGAIN"
 }
 
 case $action in
     copy) copy ;;
-    delete) target_aws delete-object --cli-input-json "$(object "$TARGET_BUCKET")" || exit "$AGAIN" ;;
+    delete) target_aws delete-object "--bucket=$TARGET_BUCKET" "--key=$key" || exit "$AGAIN" ;;
     *)
         echo "copy or delete, not: $action" >&2
         exit "$USAGE"
