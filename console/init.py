@@ -71,6 +71,7 @@ deletes = "mirror"                           # mirror | owned (only what hookmir
 # sse = "aws:kms"                            # of the copies: AES256 | aws:kms
 # kms_key = "arn:aws:kms:..."
 # max_bytes_per_second = 50000000            # of each worker
+# takes_over = ["https://old.example.org/my-bucket"]  # where the source was before it moved
 # [routes.brake]
 # deletes = 1000                             # more than so many deletes
 # window = 300                               # within so many seconds are held for you

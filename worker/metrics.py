@@ -168,8 +168,8 @@ class Watch:
 
     @harmless
     def _promised(self, job: Job) -> None:
-        if job.learned.promises:
-            self._families.looks_promised.labels(job.route.id).inc(len(job.learned.promises))
+        for look in job.learned.promises:
+            self._families.looks_promised.labels(self._known(look.route)).inc()
 
     def __call__(self, attempted: Attempted) -> None:
         """Count an attempt that is over: an `Observer`."""

@@ -174,6 +174,7 @@ class Mirror:
         """Have the same key looked at by the route that goes the other way."""
         look = Task(route=route, key=job.task.key, received=job.task.received)
         await self._mail.publish(look.encode(), lane=job.lane)
+        job.learned.promises.append(look)
 
     async def _look_later(self, job: Job, source: State | None) -> Outcome:
         """Touch nothing, and have the key looked at when the source no longer shows an old state."""
