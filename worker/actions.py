@@ -156,4 +156,5 @@ class Acting:
             self._brake.admit(job.route.id, approved=task.approved)
         if not job.held():
             raise LostDelivery("the delivery went to another worker before the action")
+        job.stage = "act"
         return await self._carry(ObjectOrder(task, job.route.source.name, state))

@@ -67,8 +67,8 @@ class Subscription:
 
 
 async def give_back(message: AbstractIncomingMessage, again: Again) -> None:
-    """Give `message` back uncounted. What is returned the broker counts, seen by anybody or not, and a message
-    is judged by the count."""
+    """Give `message` back uncounted. The broker counts what is returned to it, seen by anybody or not, and a
+    message is judged by the count."""
     with suppress(*FOREIGN, QueueAway):
         try:
             await again(message)
