@@ -11,22 +11,23 @@
     │   ├── NotOurs           403
     │   ├── BadSignature      403
     │   └── TooLarge          413
-    ├── TryAgain              the worker retries; `counts` says whether it was an attempt
+    ├── TryAgain              the worker retries; `worker/blame.py` says whether it was an attempt
     │   ├── StoreAway         timeout, reset, 5xx, or an answer nobody knows
     │   ├── UnknownRoute          no route of this name is configured here (yet, or any more)
     │   ├── Corrupt           the bytes are not those that were promised
     │   ├── ActionFailed      a program, or whoever takes forwarded events, has not done it
     │   ├── UploadGone        the copy in parts that was under way is no more: begin it anew
+    │   ├── Throttled         the store asks for patience
+    │   ├── RouteDown         refused, as it may be for every object: credentials, a missing bucket
     │   ├── NotSupported      the store does not know this kind of request
-    │   ├── SourceMoved       the object changed while it was read       (does not count, if it really did)
     │   ├── TargetMoved       the object to be replaced is another by now
+    │   ├── SourceMoved       the object changed while it was read       (does not count, if it really did)
     │   ├── QueueAway         the broker cannot take a message now       (does not count)
     │   ├── SenderAway        who sent a hook does not answer what it makes us ask (does not count)
-    │   ├── KeyBusy           another delivery of this key is under way  (does not count)
-    │   ├── Throttled         the store asks for patience                (does not count)
-    │   └── RouteDown         refused for every object: credentials, a missing bucket (does not count)
+    │   └── KeyBusy           another delivery of this key is under way  (does not count)
     ├── Never                 the worker buries the task
     │   ├── Unreadable        the body is no task, the record no event
+    │   ├── CameBack          it came back unsettled too often: it may be what kills its workers
     │   ├── Refused           the store will never take or give this object
     │   ├── ActionRefused     a program, or whoever takes forwarded events, will never do it
     │   ├── Foreign           the target's object is a copy from another bucket
@@ -113,8 +114,10 @@ class TooLarge(BadRequest):
 class TryAgain(HookmirrorError):
     """It may work later. `retry_after` is the wait the other side asked for, in seconds, 0 for none.
 
-    `counts` says whether the try was an attempt, `patience` how many seconds to wait when it was none;
-    `unsure` that what was asked for may still come about: nobody knows how the request ended."""
+    `counts` is False when it waits for something that is not the object's: then it is never an attempt, and
+    `patience` is how many seconds it waits. Whether any other failure is one depends on what becomes of other
+    objects. `unsure` says that what was asked for may still come about: nobody knows how the request ended.
+    """
 
     counts = True
     patience = 1
@@ -186,16 +189,15 @@ class KeyBusy(TryAgain):
 
 
 class Throttled(TryAgain):
-    """The store refused for now because of its rate limits."""
+    """The store refused for now because of its rate limits; or, and then it does not count, ours have no turn
+    left."""
 
-    counts = False
     patience = 5
 
 
 class RouteDown(TryAgain):
-    """The store refuses every object alike: an operator must act, the task is not to blame."""
+    """Refused as it may be for every object alike: then an operator must act, the task is not to blame."""
 
-    counts = False
     patience = 30
 
 
@@ -207,8 +209,20 @@ class Unreadable(Never):
     """Bytes that cannot be understood; they are kept whole."""
 
 
+class CameBack(Never):
+    """It came back unsettled so often that it may be what kills its workers."""
+
+
 class Refused(Never):
-    """The store will never take or give this object as it is."""
+    """The store will never take or give this object as it is.
+
+    `own` is False when every object may be refused so, for what we send with it: then it is a dead letter
+    only if others pass.
+    """
+
+    def __init__(self, message: str, *, own: bool = True) -> None:
+        super().__init__(message)
+        self.own = own
 
 
 class ActionRefused(Never):

@@ -160,4 +160,5 @@ class Acting:
             self._brake.admit(job.route.id, approved=task.approved)
         if not job.held():
             raise LostDelivery("the delivery went to another worker before the action")
+        job.learned.stage = "act"
         return await self._carry(ObjectOrder(task, job.route.source.name, state))

@@ -16,13 +16,13 @@ from common.tables import EXEC_TIMEOUT, ActionTable, RouteSettings
 from common.telemetry import Action, log
 from worker.actions import Acting, Carry
 from worker.attempt import Act, Attempt, log_attempt
+from worker.blame import Blame
 from worker.brake import Brake
 from worker.execute import Program
 from worker.forward import Forward
 from worker.job import Job, Route
 from worker.metrics import Watch
 from worker.mirror import Mirror
-from worker.pause import Pauses
 from worker.pool import Pool
 from worker.stacks import StackActing, log_stack
 from worker.transfer import Budget
@@ -132,18 +132,18 @@ async def run(settings: Settings, queue: Queue, stop: asyncio.Event, metrics: Me
             owners=owners(settings),
         )
         act = await open_acts(settings, mirror, brake, queue, stack)
-        pauses = await stack.enter_async_context(Pauses(act))  # left before the stores that it probes
+        blame = await stack.enter_async_context(Blame(act))  # left before the stores that it probes
         watch = Watch(metrics)
         attempt = Attempt(
             queue,
-            watch.around(pauses),
+            watch.around(blame),
             routes,
             attempts=worker.attempts,
             observers=(log_attempt, watch),
         )
         limits = {Lane.LIVE: worker.concurrency, Lane.BULK: max(1, worker.concurrency // BULK_SHARE)}
         pool = Pool(queue, attempt, limits)
-        watch.follow(routes, pool, pauses, brake)
+        watch.follow(routes, pool, blame, brake)
         log(
             Action.STARTED,
             "worker started",

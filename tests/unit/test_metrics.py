@@ -39,10 +39,10 @@ from common.task import Claim, Task
 from common.telemetry import Action
 from receiver.metrics import OUTCOMES, HookMetrics, refusal
 from worker.attempt import Attempted
+from worker.blame import Blame
 from worker.brake import Brake
 from worker.job import Job, Route
 from worker.metrics import MARGIN, Waiting, Watch, end, error_class, outcome, size_class
-from worker.pause import Pauses
 from worker.plan import Why
 from worker.pool import Pool
 from worker.verdict import Continue, Outcome
@@ -311,7 +311,7 @@ def test_the_brake_is_on_from_the_first_delete_it_holds_until_a_window_after_the
     async def nothing(_: object) -> Any:
         """Stand in for the pool's work and for the pause's."""
 
-    Watch(metrics).follow(["r", "s"], Pool(queue, nothing, {}), Pauses(nothing), brake)
+    Watch(metrics).follow(["r", "s"], Pool(queue, nothing, {}), Blame(nothing), brake)
 
     def on() -> list[float]:
         return [scrape(metrics)[f'hookmirror_brake_on{{route="{route}"}}'] for route in "rs"]

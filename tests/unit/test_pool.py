@@ -17,7 +17,7 @@ LIMITS = {Lane.LIVE: 4, Lane.BULK: 2}
 class Process:
     """A worker's process, which can die: what it has in hand then comes back."""
 
-    def __init__(self, queue: MemoryQueue) -> None:
+    def __init__(self, queue: MemoryQueue, drain: float = 5) -> None:
         self.queue = queue.twin()
         self.gates: dict[bytes, asyncio.Event] = {}
         self.working: dict[bytes, set[bytes]] = {}
@@ -25,7 +25,7 @@ class Process:
         self.done: list[bytes] = []
         self.stop = asyncio.Event()
         self.pool = Pool(self.queue, self._handle, LIMITS)
-        self.running = asyncio.create_task(self.pool.run(self.stop, drain=5))
+        self.running = asyncio.create_task(self.pool.run(self.stop, drain=drain))
 
     def hold(self, *bodies: bytes) -> None:
         for body in bodies:
@@ -174,8 +174,7 @@ def queue_has(queue: MemoryQueue, body: bytes) -> bool:
 async def test_what_a_stop_cuts_off_was_begun_and_counts_as_come_back() -> None:
     queue = MemoryQueue()
     await publish(queue, b"long")
-    process = Process(queue)
-    process.pool._drain = lambda _: Pool._drain(process.pool, 0.01)  # type: ignore[method-assign]
+    process = Process(queue, drain=0.01)
     process.hold(b"long")
     await until(of(process, b"long"), "it is under way")
     assert await process.end() == 1

@@ -67,7 +67,7 @@ class Subscription:
 
 
 async def give_back(message: AbstractIncomingMessage, again: Again) -> None:
-    """Give `message` back uncounted. What is returned the broker counts, seen by anybody or not, and a
+    """Give `message` back uncounted. The broker counts what is returned to it, seen by anybody or not, and a
     message is judged by the count."""
     with suppress(*FOREIGN, QueueAway):
         try:
