@@ -13,13 +13,13 @@
     │   └── TooLarge          413
     ├── TryAgain              the worker retries; `worker/blame.py` says whether it was an attempt
     │   ├── StoreAway         timeout, reset, 5xx, or an answer nobody knows
+    │   │   └── NotSupported  the store does not do this: there is another way
     │   ├── UnknownRoute          no route of this name is configured here (yet, or any more)
     │   ├── Corrupt           the bytes are not those that were promised
     │   ├── ActionFailed      a program, or whoever takes forwarded events, has not done it
     │   ├── UploadGone        the copy in parts that was under way is no more: begin it anew
     │   ├── Throttled         the store asks for patience
     │   ├── RouteDown         refused, as it may be for every object: credentials, a missing bucket
-    │   ├── NotSupported      the store does not know this kind of request
     │   ├── TargetMoved       the object to be replaced is another by now
     │   ├── SourceMoved       the object changed while it was read       (does not count, if it really did)
     │   ├── QueueAway         the broker cannot take a message now       (does not count)
@@ -136,10 +136,6 @@ class StoreAway(TryAgain):
     """The store did not answer, or answered with an error that says nothing about the object."""
 
 
-class ActionFailed(TryAgain):
-    """The program, or whoever takes forwarded events, has not done it this time."""
-
-
 class NotSupported(StoreAway):
     """The store does not know this kind of request, or refuses it whatever it is about."""
 
@@ -149,7 +145,8 @@ class UploadGone(TryAgain):
 
 
 class SourceMoved(TryAgain):
-    """The source object changed between the look and the end of the read."""
+    """The source object changed between the look and the end of the read. It `counts` when the store says so
+    and nothing shows it."""
 
     counts = False
 

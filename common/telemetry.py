@@ -91,38 +91,84 @@ def _written(secret: str) -> set[str]:
     return plain | {json.dumps(form)[1:-1] for form in plain}
 
 
+class _Secrets:
+    """What may never be shown, in every way in which it may be written."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, None] = {}
+        self._lasting = 0
+        self._forms: list[str] = []
+
+    def set(self, secrets: Iterable[str]) -> None:
+        """Hide these, and forget all others."""
+        self._known = dict.fromkeys(filter(None, secrets))
+        self._lasting = len(self._known)
+        self._rebuild()
+
+    def add(self, *secrets: str) -> None:
+        """Hide these too. Of many that are renewed the last few are known."""
+        for secret in filter(None, secrets):
+            self._known.setdefault(secret)
+        while len(self._known) > self._lasting + RENEWED:
+            del self._known[list(self._known)[self._lasting]]
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        forms = {form for secret in self._known for form in _written(secret)}
+        # The longest first, so that a secret which contains another is hidden whole.
+        self._forms = sorted(forms, key=len, reverse=True)
+
+    def masked(self, text: str) -> str:
+        """Return `text` without them."""
+        for form in self._forms:
+            if form in text:
+                text = text.replace(form, "***")
+        return text
+
+
+RENEWED = 32
+"""How many secrets that came at run time are remembered: the last few of each store's."""
+
+_secrets = _Secrets()
+
+
+def hide(*secrets: str) -> None:
+    """From now on show none of these: what a credential chain delivers, and delivers anew."""
+    _secrets.add(*secrets)
+
+
+def without_secrets(text: str) -> str:
+    """Return `text` with `***` for every secret that is known."""
+    return _secrets.masked(text)
+
+
 class LineFormatter(logging.Formatter):
     """Renders a record by `render` and takes the secrets out, in whichever way they were escaped."""
 
-    def __init__(
-        self, render: Callable[[logging.LogRecord, Action, dict[str, Any]], str], secrets: Iterable[str]
-    ) -> None:
+    def __init__(self, render: Callable[[logging.LogRecord, Action, dict[str, Any]], str]) -> None:
         super().__init__()
         self._render = render
-        forms = {form for secret in secrets if secret for form in _written(secret)}
-        # The longest first, so that a secret which contains another is hidden whole.
-        known = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
-        self._secrets = re.compile(known) if known else None
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for `record`."""
         fields = dict(getattr(record, "fields", {}))
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        line = self._render(record, getattr(record, "action", Action.LIBRARY), fields)
-        return self._secrets.sub("***", line) if self._secrets else line
+        return without_secrets(self._render(record, getattr(record, "action", Action.LIBRARY), fields))
 
 
 def configure(*, fmt: str = "auto", secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
     """Send every log line of the process to `stream` (standard error unless told).
 
     `fmt` is "json", "human", or "auto": human on a terminal, else JSON. Lines of the libraries
-    (uvicorn, aio-pika) take the same form, from warnings up. Each value in `secrets` is replaced by `***`.
+    (uvicorn, aio-pika) take the same form, from warnings up. Each value in `secrets`, and what is given to
+    `hide` later, is replaced by `***`.
     """
     out = stream or sys.stderr
     human = fmt == "human" or (fmt == "auto" and out.isatty())
     handler = logging.StreamHandler(out)
-    handler.setFormatter(LineFormatter(as_human if human else as_json, secrets))
+    _secrets.set(secrets)
+    handler.setFormatter(LineFormatter(as_human if human else as_json))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     _logger.setLevel(logging.INFO)
     for chatty in ("aio_pika", "aiormq"):  # our own lines say that the broker is away, once

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -58,7 +58,8 @@ class SignedRequests:
             else self._account.address(bucket)
         )
         url = f"{path}?{query}" if query else path
-        signed = await self._account.sign(method, url, headers or {})
+        parts = urlsplit(url)
+        signed = await self._account.sign(method, parts.netloc, parts.path, query, headers or {})
         try:
             async with self._session.request(
                 method, URL(url, encoded=True), headers=signed, data=body, skip_auto_headers=("Content-Type",)

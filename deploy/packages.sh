@@ -15,6 +15,7 @@ installed() {
     prometheus) command -v prometheus && command -v promtool ;;
     systemd) command -v systemd-analyze ;;
     awscli) command -v aws ;;
+    nginx-light) PATH=$PATH:/usr/sbin command -v nginx ;;
     *) command -v "$1" ;;
   esac >/dev/null
 }

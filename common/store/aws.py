@@ -1,8 +1,9 @@
-"""What aioboto3 is good at: the credential chain, regions, signatures, listings. Nothing else knows it."""
+"""What aioboto3 is good at: the credential chain, endpoints, listings. Nothing else knows it."""
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -10,28 +11,20 @@ import aioboto3
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioCredentials
 from aiobotocore.httpsession import AIOHTTPSession
-from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound, SSLError
 
-from common.errors import ConfigError, RouteDown, StoreAway, Throttled
-from common.store.failures import translate
+from common.errors import ConfigError, RouteDown, StoreAway
+from common.store.failures import elsewhere, seconds, translate, wrong_region
 from common.store.pace import Pace
 from common.store.port import Entry, OpenUpload
+from common.store.sign import Keys, Signer
 from common.tables import StoreSettings
+from common.telemetry import hide
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
-
-UNSIGNED = "UNSIGNED-PAYLOAD"
-
-
-class _PayloadUnsigned(S3SigV4Auth):
-    """Signs the headers; the body is covered by its Content-MD5, which is one of them, or by the digest that
-    the caller has put among them."""
-
-    def payload(self, request: AWSRequest) -> str:
-        return str(request.context.get("digest", UNSIGNED))
 
 
 class _Verifying(AIOHTTPSession):
@@ -60,18 +53,15 @@ class _Paced:
         events.register("before-sign.s3", self._wait)
         events.register("response-received.s3", self._heed)
 
-    async def _wait(self, request: AWSRequest, operation_name: str, **_: object) -> None:
-        check = operation_name == "HeadBucket"
-        request.context[self._SENT] = self._pace.overtake() if check else await self._pace.turn()
+    async def _wait(self, request: AWSRequest, **_: object) -> None:
+        request.context[self._SENT] = await self._pace.turn()
 
     def _heed(self, response_dict: Mapping[str, Any] | None, context: Mapping[str, Any], **_: object) -> None:
         if response_dict is None:
             return
         status, sent = response_dict["status_code"], context[self._SENT]
         if status in {429, 503}:
-            asked = response_dict["headers"].get("retry-after")
-            refusal = translate(status, b"", doing="", retry_after=asked)
-            self._pace.slowed(sent, refusal.retry_after if isinstance(refusal, Throttled) else 0)
+            self._pace.slowed(sent, seconds(response_dict["headers"].get("retry-after")))
         elif status < 500:
             self._pace.went_well(sent)
 
@@ -80,14 +70,18 @@ class Account:
     """A store's credentials, endpoint and bucket calls. Make one with `open`."""
 
     def __init__(
-        self, name: str, settings: StoreSettings, session: aioboto3.Session, client: "S3Client"
+        self, name: str, settings: StoreSettings, credentials: AioCredentials, client: "S3Client"
     ) -> None:
-        self._name = name
+        self.name = name
+        self.region = settings.region
+        self.endpoint = client.meta.endpoint_url
         self._settings = settings
-        self._session = session
+        self._credentials = credentials
+        self._frozen: ReadOnlyCredentials | None = None
+        self._keys = Keys("", "")
+        self._signer = Signer(settings.region)
         self._client = client
         self._stack = AsyncExitStack()
-        self.endpoint = client.meta.endpoint_url
 
     @classmethod
     async def open(cls, name: str, settings: StoreSettings, pace: Pace | None = None) -> "Account":
@@ -126,13 +120,16 @@ class Account:
             )
         )
         _Paced(pace or Pace(settings.max_requests_per_second, name=name)).attach(client)
-        account = cls(name, settings, session, client)
-        account._stack = stack
-        if await _credentials(session) is None:
+        _stay_here(client)
+        found: Any = session.get_credentials()  # aiobotocore's coroutine, whatever the type says
+        credentials: AioCredentials | None = await found
+        if credentials is None:
             await stack.aclose()
             raise ConfigError(
                 f"stores.{name}: no credentials. Set:  access_key_id and secret_access_key, or profile"
             )
+        account = cls(name, settings, credentials, client)
+        account._stack = stack
         return account
 
     def address(self, bucket: str) -> str:
@@ -143,80 +140,88 @@ class Account:
             return f"{parts.scheme}://{bucket}.{parts.netloc}{parts.path.rstrip('/')}"
         return f"{self.endpoint.rstrip('/')}/{bucket}"
 
-    async def sign(self, method: str, url: str, headers: Mapping[str, str]) -> dict[str, str]:
-        """Return `headers` with a signature (SigV4) over them. Expiring credentials are renewed first."""
-        credentials = await _credentials(self._session)
-        if credentials is None:
-            raise RouteDown(f"stores.{self._name}: the credentials are gone")
+    async def sign(
+        self, method: str, host: str, path: str, query: str, headers: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Return `headers` (names in lower case) and the host, with a signature over them. Expiring
+        credentials are renewed first."""
         try:
-            frozen = await credentials.get_frozen_credentials()
-        except (BotoCoreError, ClientError) as error:
-            raise RouteDown(f"stores.{self._name}: the credentials cannot be renewed: {error}") from error
-        # With the host given, botocore need not find it in the URL at every request.
-        request = AWSRequest(method, url, headers={**headers, "host": urlsplit(url).netloc})
-        if digest := headers.get("x-amz-content-sha256"):
-            request.context["digest"] = digest  # botocore takes the header away and asks for the payload's
-        _PayloadUnsigned(frozen, "s3", self._settings.region).add_auth(request)
-        return dict(request.headers.items())
+            frozen = await self._credentials.get_frozen_credentials()
+        except ClientError as error:
+            code = error.response["Error"].get("Code", "")
+            raise RouteDown(f"stores.{self.name}: the credentials cannot be renewed: {code}") from None
+        except (BotoCoreError, OSError) as error:
+            said = type(error).__name__  # what it says may hold what a program of the chain printed
+            raise RouteDown(f"stores.{self.name}: the credentials cannot be renewed: {said}") from None
+        if frozen is not self._frozen and frozen != self._frozen:
+            self._keys = Keys(frozen.access_key or "", frozen.secret_key or "", frozen.token or "")
+            hide(self._keys.secret, self._keys.token)
+        self._frozen = frozen
+        sent = {"host": host, **headers}
+        return self._signer.sign(method, path, query, sent, keys=self._keys, now=time.time())
 
     async def list(self, bucket: str, prefix: str) -> AsyncIterator[Entry]:
         """Yield what `bucket` lists below `prefix`."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        try:
+        with self._translated(bucket, "list"):
             async for page in pages:
+                if "Name" not in page:
+                    raise StoreAway(f"list {bucket}: what answers is no listing")
                 for item in page.get("Contents", []):
                     yield Entry(item["Key"], item["ETag"].strip('"'), item["Size"])
-        except ClientError as error:
-            raise _translate(error, f"list {bucket}") from error
-        except BotoCoreError as error:
-            raise StoreAway(f"list {bucket}: {error}") from error
 
     async def uploads(self, bucket: str, prefix: str) -> AsyncIterator[OpenUpload]:
         """Yield the uploads that `bucket` holds open below `prefix`."""
         pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
-        try:
+        with self._translated(bucket, "list uploads of"):
             async for page in pages:
+                if "Bucket" not in page:
+                    raise StoreAway(f"list uploads of {bucket}: what answers is no listing")
                 for item in page.get("Uploads", []):
                     yield OpenUpload(item["Key"], item["UploadId"], item["Initiated"].timestamp())
-        except ClientError as error:
-            raise _translate(error, f"list uploads of {bucket}") from error
-        except BotoCoreError as error:
-            raise StoreAway(f"list uploads of {bucket}: {error}") from error
-
-    async def check(self, bucket: str) -> None:
-        """Ask for `bucket` itself. Raises `RouteDown` when it is missing or shut."""
-        try:
-            await self._client.head_bucket(Bucket=bucket)
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
-                raise RouteDown(f"NoSuchBucket: {bucket}") from error
-            raise _translate(error, f"head {bucket}") from error
-        except BotoCoreError as error:
-            raise StoreAway(f"head {bucket}: {error}") from error
 
     async def create(self, bucket: str) -> None:
         """Make `bucket`; one that is there already is fine."""
+        with self._translated(bucket, "create"):
+            try:
+                await self._client.create_bucket(Bucket=bucket)
+            except ClientError as error:
+                code = error.response["Error"].get("Code")
+                if code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+                    raise
+
+    @contextmanager
+    def _translated(self, bucket: str, doing: str) -> Iterator[None]:
+        """Raise the error of ours for one of botocore's: in our words, which show no request."""
         try:
-            await self._client.create_bucket(Bucket=bucket)
+            yield
         except ClientError as error:
-            if error.response["Error"].get("Code") not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
-                raise _translate(error, f"create {bucket}") from error
+            answer, said = error.response["ResponseMetadata"], error.response["Error"]
+            headers = answer.get("HTTPHeaders", {})
+            body = f"<Code>{said.get('Code', '')}</Code><Region>{said.get('Region', '')}</Region>".encode()
+            where = wrong_region(answer["HTTPStatusCode"], body, headers)
+            if where and where != self.region:
+                raise elsewhere(bucket, where, self.name, self.region) from None
+            raise translate(
+                answer["HTTPStatusCode"],
+                body,
+                doing=f"{doing} {bucket}",
+                retry_after=headers.get("retry-after"),
+            ) from None
         except BotoCoreError as error:
-            raise StoreAway(f"create {bucket}: {error}") from error
+            said_so = f": {error}" if isinstance(error, SSLError) else ""
+            raise StoreAway(f"{doing} {bucket}: {type(error).__name__}{said_so}") from None
 
     async def close(self) -> None:
         """Close the connections."""
         await self._stack.aclose()
 
 
-async def _credentials(session: aioboto3.Session) -> AioCredentials | None:
-    coroutine: Any = session.get_credentials()  # aiobotocore's, whatever the type says
-    credentials: AioCredentials | None = await coroutine
-    return credentials
+def _stay_here(client: "S3Client") -> None:
+    """Keep a client from asking another region when it is told to: the object verbs would not follow, and
+    nobody would hear that the region is wrong."""
 
+    def redirected(context: dict[str, Any], **_: object) -> None:
+        context.setdefault("s3_redirect", {})["redirected"] = True
 
-def _translate(error: ClientError, doing: str) -> Exception:
-    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-    code = error.response["Error"].get("Code", "")
-    asked = error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("retry-after")
-    return translate(status, f"<Code>{code}</Code>".encode(), doing=doing, retry_after=asked)
+    client.meta.events.register_last("before-parameter-build.s3", redirected)

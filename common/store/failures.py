@@ -5,7 +5,7 @@
 | AGAIN, the unknown  | StoreAway   | Retry, one attempt the less; a dead letter after the last           |
 | BROKEN              | Corrupt     | Retry, one attempt the less                                         |
 | UPLOAD              | UploadGone  | Retry, one attempt the less, and the copy in parts begins anew      |
-| MOVED               | SourceMoved | Retry, no attempt                                                   |
+| MOVED               | SourceMoved | Retry, one attempt the less; none when a HEAD shows that it moved   |
 | THROTTLE            | Throttled   | Retry no sooner than the store asked, no attempt                    |
 | OBJECT              | Refused     | Bury: this object never                                             |
 | ROUTE               | RouteDown   | Retry, no attempt; `worker/pause.py` asks whether everything stopped |
@@ -79,11 +79,14 @@ OBJECT = frozenset(
     {
         "EntityTooLarge",
         "EntityTooSmall",
+        "InvalidObjectName",
         "InvalidObjectState",  # in cold storage: unreadable until somebody restores it
         "InvalidRequest",  # a read without the key of an object that only its owner can decrypt (SSE-C)
+        "InvalidTag",
         "InvalidURI",
         "KeyTooLong",
         "KeyTooLongError",
+        "MalformedDate",
         "MaxMessageLengthExceeded",
         "MetadataTooLarge",
         "ObjectNotInActiveTierError",
@@ -124,6 +127,7 @@ CLOCK = frozenset({"RequestExpired", "RequestTimeTooSkewed"})
 
 BUCKET = frozenset(
     {
+        "IllegalLocationConstraint",
         "IllegalLocationConstraintException",
         "IncorrectEndpoint",
         "InvalidBucketName",
@@ -196,12 +200,45 @@ CODES: Mapping[str, Kind] = {
 """Every code that is known, and what it means."""
 
 STATUSES: Mapping[int, Kind] = {
-    **dict.fromkeys((301, 307, 401, 403), RouteDown),
+    **dict.fromkeys((301, 307, 401, 403, 407), RouteDown),
     412: SourceMoved,
+    414: Refused,
     429: Throttled,
+    431: Refused,
+    451: Refused,
     507: RouteDown,
 }
-"""What a status means when its code is not known, or when there is none: a HEAD's answer has no body."""
+"""What a status means when its code is not known, or when there is none."""
+
+_COLD = "it is in cold storage, and must be restored there before it can be read"
+_LONG = "its key is longer than the store takes"
+_HEADERS = "its headers and metadata are larger than the store, or a proxy before it, takes"
+_LOCKED = "it is encrypted with a key of its owner's (SSE-C): only who has that key can read it"
+
+WORDS: Mapping[str, str] = {
+    "414": _LONG,
+    "431": _HEADERS,
+    "451": "it may not be read for legal reasons",
+    "EntityTooLarge": "it is larger than the store takes",
+    "InvalidObjectName": "its key is none that the store takes",
+    "InvalidObjectState": _COLD,
+    "InvalidTag": "its tags are such as the store does not take",
+    "KeyTooLong": _LONG,
+    "KeyTooLongError": _LONG,
+    "MalformedDate": "a date among its headers is none that the store can read",
+    "MetadataTooLarge": "it has more metadata than the store takes (2 KB at Amazon)",
+    "ObjectNotInActiveTierError": _COLD,
+    "RequestHeaderSectionTooLarge": _HEADERS,
+}
+"""What a refusal of one object means, for people, by its code or its status."""
+
+_ABOUT_KEYS = re.compile(rb"(?i)server.side.encryption|\bSSE-?C\b|customer.(?:provided|key|algorithm)")
+"""How the message of a read sounds that was made without the key of the object (Amazon, Ceph, MinIO)."""
+
+_HEADERS_HTML = b"Request Header Or Cookie Too Large"
+"""How nginx says 431, with status 400."""
+
+_REGION = re.compile(rb"<Region>([^<]{1,60})</Region>")
 
 
 def error_code(body: bytes) -> str:
@@ -210,10 +247,14 @@ def error_code(body: bytes) -> str:
     return found[1].decode(errors="replace") if found else ""
 
 
-def translate(status: int, body: bytes, *, doing: str, retry_after: str | None = None) -> TryAgain | Refused:
+def translate(
+    status: int, body: bytes, *, doing: str, retry_after: str | None = None, reads: bool = False
+) -> TryAgain | Refused:
     """Return the error of ours for an answer that is no success.
 
-    `doing` names the request for people. What the table does not know is `StoreAway`: try again.
+    `doing` names the request for people, `reads` says that it was a read of an object. What the table does
+    not know is `StoreAway`: try again. A `SourceMoved` counts here: only who pinned the read, and looked, can
+    tell that the object has moved.
     """
     code = error_code(body)
     if code.isdigit():  # botocore's stand-in for the code of an answer without a body
@@ -221,12 +262,36 @@ def translate(status: int, body: bytes, *, doing: str, retry_after: str | None =
     message = _MESSAGE.search(body)
     text = f"{doing}: {code or status}" + (f": {message[1].decode(errors='replace')}" if message else "")
     kind = CODES.get(code) or STATUSES.get(status, StoreAway)
+    words = WORDS.get(code or str(status), "")
+    if reads and code in {"InvalidArgument", "InvalidRequest"} and message and _ABOUT_KEYS.search(message[1]):
+        kind, words = Refused, _LOCKED
+    if status == 400 and not code and _HEADERS_HTML in body:
+        kind, words = Refused, _HEADERS
     if status == 503 and not code:  # how S3 says "slow down" where there is no room to say it
         kind = Throttled
-    if issubclass(kind, TryAgain):
-        return kind(text, retry_after=_seconds(retry_after))
-    return kind(text)
+    if not issubclass(kind, TryAgain):
+        return kind(f"{text} ({words})" if words else text)
+    error = kind(text, retry_after=seconds(retry_after))
+    if isinstance(error, SourceMoved):
+        error.counts = True
+    return error
 
 
-def _seconds(value: str | None) -> float:
+def wrong_region(status: int, body: bytes, headers: Mapping[str, str]) -> str:
+    """Return the region in which a bucket is, where that is what an answer says; else ""."""
+    if status not in {301, 307, 400} and error_code(body) not in BUCKET:
+        return ""
+    told = _REGION.search(body)
+    return headers.get("x-amz-bucket-region", "") or (told[1].decode(errors="replace") if told else "")
+
+
+def elsewhere(bucket: str, where: str, store: str, here: str) -> RouteDown:
+    """Return the error for a bucket that is in the region `where`, and `store` is configured for `here`."""
+    return RouteDown(
+        f'{bucket} is in the region {where}, stores.{store}.region says {here}. Set:  region = "{where}"'
+    )
+
+
+def seconds(value: str | None) -> float:
+    """Return what a Retry-After asks for, 0 for a date or nonsense."""
     return float(value) if value and value.isdecimal() else 0.0

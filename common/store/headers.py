@@ -1,8 +1,11 @@
-"""What HTTP headers tell of an object, and those that describe one in a request: pure."""
+"""What HTTP headers tell of an object, and those that describe one in a request: pure.
+
+The names of an answer's headers are in lower case.
+"""
 
 from collections.abc import Mapping
 
-from common.errors import Refused
+from common.errors import Refused, StoreAway
 from common.store.port import CONTENT_HEADERS, PLACEMENT_HEADERS, State
 
 _META = "x-amz-meta-"
@@ -10,28 +13,51 @@ _COUNT = "x-amz-tagging-count"
 _SSE = "x-amz-server-side-encryption"
 
 
-def state_of(headers: Mapping[str, str]) -> State:
-    """Return the state that an answer with these headers tells of."""
+def state_of(headers: Mapping[str, str], size: int | None = None) -> State:
+    """Return the state that an answer with these headers tells of; `size` is that of the object where they
+    don't say it. Raises `StoreAway` when they are no object's."""
     version = headers.get("x-amz-version-id", "")
     return State(
-        etag=headers.get("ETag", "").strip('"'),
-        size=int(headers.get("Content-Length", 0)),
-        last_modified=headers.get("Last-Modified", ""),
+        etag=etag_of(headers),
+        size=int(headers["content-length"]) if size is None else size,
+        last_modified=headers["last-modified"],
         version="" if version == "null" else version,
         headers={name: headers[name] for name in CONTENT_HEADERS if name in headers},
-        metadata={
-            n.lower().removeprefix(_META): v for n, v in headers.items() if n.lower().startswith(_META)
-        },
+        metadata={n.removeprefix(_META): v for n, v in headers.items() if n.startswith(_META)},
         opaque=is_opaque(headers),
         keeps_versions="x-amz-version-id" in headers,  # "null" for what is older than the versions
     )
 
 
-def condition(over: str | None) -> dict[str, str]:
+def condition(over: str | None, *, quoted: bool = True) -> dict[str, str]:
     """Return the headers that make a write conditional: see `Bucket.write`."""
     if over is None:
         return {}
-    return {"if-match": f'"{over}"'} if over else {"if-none-match": "*"}
+    return {"if-match": f'"{over}"' if quoted else over} if over else {"if-none-match": "*"}
+
+
+def etag_of(headers: Mapping[str, str]) -> str:
+    """Return the ETag of the object that an answer with these headers is about. Raises `StoreAway` when it is
+    about none: the page of a proxy, for one, whatever its status."""
+    etag = headers.get("etag", "")
+    if etag.startswith("W/"):
+        raise StoreAway(
+            f"the ETag {etag} is weak: a proxy before the store has changed the answer. Switch its "
+            "compression off"
+        )
+    for name in ("etag", "last-modified"):
+        if not headers.get(name, "").strip('"'):
+            raise StoreAway(
+                f"a success without {name} is no object: it comes from something else than the store, such "
+                "as the maintenance page of a proxy"
+            )
+    return etag.strip('"')
+
+
+def length_of(content_range: str) -> int | None:
+    """Return the length of the whole that a Content-Range tells of, None when it does not."""
+    unit, _, total = content_range.rpartition("/")
+    return int(total) if unit.startswith("bytes ") and total.isdecimal() else None
 
 
 def counts_tags(headers: Mapping[str, str]) -> bool:
@@ -47,13 +73,20 @@ def is_opaque(headers: Mapping[str, str]) -> bool:
 def object_headers(headers: Mapping[str, str], metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the request headers that give an object `headers` and `metadata`. Raises `Refused` for a value
     that no header can carry."""
-    allowed = {*CONTENT_HEADERS, *PLACEMENT_HEADERS}
-    sent = {name: value for name, value in headers.items() if name in allowed}
-    sent |= {f"{_META}{name}": value for name, value in metadata.items()}
+    sent = {name: value for name, value in headers.items() if name in _ALLOWED}
+    for name, value in metadata.items():
+        sent[f"{_META}{name}"] = value
     for name, value in sent.items():
-        if not _is_text(value):
+        if not value.isascii() and not _is_text(value):
             raise Refused(f"the value of {name} is not UTF-8, and no header can carry it unchanged")
+        if not value.isprintable() and _ENDS & {*value}:
+            raise Refused(f"the value of {name} has a line end, and no header can carry it")
     return sent
+
+
+_ALLOWED = frozenset({*CONTENT_HEADERS, *PLACEMENT_HEADERS})
+
+_ENDS = frozenset("\r\n\0")
 
 
 def _is_text(value: str) -> bool:

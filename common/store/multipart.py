@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-import aiohttp
-
-from common.errors import StoreAway
+from common.errors import StoreAway, UploadGone
 from common.store.failures import error_code
-from common.store.headers import condition, is_opaque, object_headers
+from common.store.headers import is_opaque, object_headers
 from common.store.port import Begun, Part, Stream
-from common.store.wire import Wire, rest_of
+from common.store.wire import Answer, Wire
 
 _PART = re.compile(r"<Part>(.*?)</Part>", re.DOTALL)
 
@@ -24,22 +22,21 @@ class MultipartVerbs(Wire):
     async def create_upload(
         self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]
     ) -> Begun:
-        """See the port."""
+        """See the port. What a lost answer to this leaves behind is among `uploads`."""
         sent = object_headers(headers, metadata)
-        async with self._request("POST", key, query="uploads=", headers=sent) as response:
-            answer = await self._success(response)
-            return Begun(_text(answer, "UploadId"), is_opaque(response.headers))
+        answer = await self._ask("POST", key, query="uploads=", headers=sent, once=True)
+        return Begun(self._told(answer, "UploadId"), is_opaque(answer.headers))
 
     async def upload_part(self, key: str, upload: str, number: int, body: bytes | Stream) -> str:
         """See the port."""
         md5 = body.md5 if isinstance(body, Stream) else hashlib.md5(body, usedforsecurity=False).digest()
         digest = base64.b64encode(md5).decode()
         query = f"partNumber={number}&uploadId={quote(upload, safe='')}"
-        async with self._request(
-            "PUT", key, query=query, headers={"content-md5": digest}, body=body
-        ) as response:
-            await self._success(response)
-            return response.headers.get("ETag", "").strip('"')
+        answer = await self._ask("PUT", key, query=query, headers={"content-md5": digest}, body=body)
+        self._check(answer)
+        if "etag" not in answer.headers:
+            raise StoreAway(f"PUT {self.name}: a success without ETag is not the store's")
+        return answer.headers["etag"].strip('"')
 
     async def parts(self, key: str, upload: str) -> dict[int, Part]:
         """See the port."""
@@ -47,13 +44,14 @@ class MultipartVerbs(Wire):
         marker = 0
         while True:
             query = f"max-parts=1000&part-number-marker={marker}&uploadId={quote(upload, safe='')}"
-            async with self._request("GET", key, query=query) as response:
-                answer = await self._success(response)
-            for xml in _PART.findall(answer):
-                number = int(_text(xml, "PartNumber"))
-                etag = _text(xml, "ETag").replace("&quot;", "").replace("&#34;", "").strip('"')
-                found[number] = Part(etag, int(_text(xml, "Size")))
-            if "<IsTruncated>true</IsTruncated>" not in answer or max(found, default=0) == marker:
+            answer = await self._ask("GET", key, query=query)
+            self._check(answer)
+            text = answer.body.decode(errors="replace")
+            if not _find(text, "UploadId"):
+                raise StoreAway(f"GET {self.name}: what answers does not list the parts of an upload")
+            for xml in _PART.findall(text):
+                found[_number(xml, "PartNumber")] = Part(_unquoted(_find(xml, "ETag")), _number(xml, "Size"))
+            if "<IsTruncated>true</IsTruncated>" not in text or max(found, default=0) == marker:
                 return found
             marker = max(found)
 
@@ -67,26 +65,50 @@ class MultipartVerbs(Wire):
         )
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
         query = f"uploadId={quote(upload, safe='')}"
-        async with self._request("POST", key, query=query, headers=condition(over), body=body) as response:
-            answer = await self._success(response)
-            return _text(answer, "ETag").replace("&quot;", "").replace("&#34;", "").strip('"')
+        answer = await self._replace("POST", key, over, query=query, body=body)
+        return _unquoted(self._told(answer, "ETag"))
 
     async def abort_upload(self, key: str, upload: str) -> None:
         """See the port."""
-        async with self._request("DELETE", key, query=f"uploadId={quote(upload, safe='')}") as response:
-            if response.status not in {200, 204, 404}:
-                raise self._failure(response, await rest_of(response))
+        answer = await self._ask("DELETE", key, query=f"uploadId={quote(upload, safe='')}")
+        done = answer.status == 204 or (answer.status == 200 and not answer.body)
+        if not done and error_code(answer.body) != "NoSuchUpload":
+            raise self._failure(answer)
 
-    async def _success(self, response: aiohttp.ClientResponse) -> str:
-        """Return the text of an answer that says it went well."""
-        body = await rest_of(response)
-        if response.status != 200 or error_code(body):
-            raise self._failure(response, body)
-        return body.decode(errors="replace")
+    def _check(self, answer: Answer) -> None:
+        """Raise what an answer means that does not say it went well. Of an upload that is gone Ceph says that
+        there is no such key."""
+        code = error_code(answer.body)
+        if code == "NoSuchKey":
+            raise UploadGone(f"{answer.method} {self.name}: {code}")
+        if answer.status != 200 or code:
+            raise self._failure(answer)
+
+    def _told(self, answer: Answer, name: str) -> str:
+        """Return what a success says is `name`."""
+        self._check(answer)
+        found = _find(answer.body.decode(errors="replace"), name)
+        if not found:
+            raise StoreAway(f"{answer.method} {self.name}: the answer has no {name}", unsure=answer.unsure)
+        return found
 
 
-def _text(xml: str, name: str) -> str:
+def _find(xml: str, name: str) -> str:
     found = re.search(f"<{name}>([^<]*)</{name}>", xml)
-    if found is None:
-        raise StoreAway(f"the answer has no {name}")
-    return found[1]
+    return found[1] if found else ""
+
+
+def _number(xml: str, name: str) -> int:
+    found = _find(xml, name)
+    if not found.isdecimal():
+        raise StoreAway(f"a part in a listing of parts has no {name}")
+    return int(found)
+
+
+def etag_told(body: bytes) -> str:
+    """Return the ETag in the document of an answer, "" for none."""
+    return _unquoted(_find(body.decode(errors="replace"), "ETag"))
+
+
+def _unquoted(etag: str) -> str:
+    return etag.replace("&quot;", "").replace("&#34;", "").strip('"')

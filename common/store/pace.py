@@ -66,6 +66,14 @@ class Meter:
                 await self._sleep(wait)
             self._due = max(self._due, self._clock() - BURST) + units / self.rate
 
+    def take_if_free(self, units: float = 1) -> bool:
+        """Let `units` pass if nobody waits and nothing is to be waited for; return whether they may."""
+        now = self._clock()
+        if self._line.locked() or max(self._due, self._held) > now:
+            return False
+        self._due = max(self._due, now - BURST) + units / self.rate
+        return True
+
     def take_now(self, units: float = 1) -> float:
         """Let `units` pass before all that wait, who wait the longer for it. Return 0; or, while nothing may
         pass at all, for how many seconds, with nothing taken."""
@@ -119,6 +127,8 @@ class Pace:
         Raises `Throttled` when it has not come within `patience` seconds: the delivery is better off in
         the queue. A signature is to be made after the turn, lest it grow old.
         """
+        if self._meter.take_if_free():  # a timeout that is not needed would cost more than all else here
+            return self._noted()
         try:
             async with asyncio.timeout(self._patience):
                 await self._meter.take()

@@ -1,7 +1,7 @@
 """An S3 store over HTTP: the object verbs, one request each.
 
 The path is built here, so that every legal key goes through as it is, and a request costs a
-quarter of what it costs through the full SDK (docs/decisions/0004).
+fraction of what it costs through the full SDK (docs/decisions/0004).
 """
 
 import base64
@@ -11,117 +11,151 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from urllib.parse import quote
 
-import aiohttp
-
-from common.errors import (
-    SourceMoved,
-    StoreAway,
-)
-from common.store import tags
+from common.errors import NotSupported, Refused, RouteDown, SourceMoved, StoreAway, TryAgain
+from common.store import tags as tagging
 from common.store.aws import Account
 from common.store.failures import error_code
-from common.store.headers import condition, counts_tags, object_headers, state_of
-from common.store.multipart import MultipartVerbs
+from common.store.headers import counts_tags, etag_of, is_opaque, length_of, object_headers, state_of
+from common.store.http import Client
+from common.store.multipart import MultipartVerbs, etag_told
 from common.store.notifications import Configuration
 from common.store.pace import Pace
 from common.store.port import Entry, OpenUpload, State
-from common.store.wire import S3Reading, open_session, rest_of
+from common.store.wire import Answer, S3Reading, open_client
 from common.tables import StoreSettings, Tags
+
+MAX_UNSIZED = 2**24
+"""Bytes of an object whose length no answer tells: it is read whole for that, and a larger one is not."""
 
 
 class S3Store:
     """One S3 cloud. Make one with `open`."""
 
-    def __init__(self, account: Account, session: aiohttp.ClientSession, pace: Pace, ask: Tags) -> None:
+    def __init__(self, account: Account, client: Client, pace: Pace, ask: Tags) -> None:
         self._account = account
-        self._session = session
+        self._client = client
         self._pace = pace
         self._ask = ask
 
     @classmethod
     async def open(cls, name: str, settings: StoreSettings) -> "S3Store":
         """Return the store `name`, with nothing asked of it yet. Raises `ConfigError` without credentials."""
-        session = open_session(name, settings)
+        client = open_client(name, settings)
         pace = Pace(settings.max_requests_per_second, name=name)
-        try:
-            account = await Account.open(name, settings, pace)
-        except BaseException:
-            await session.close()
-            raise
-        return cls(account, session, pace, settings.tags)
+        return cls(await Account.open(name, settings, pace), client, pace, settings.tags)
 
     def bucket(self, name: str) -> "S3Bucket":
         """See the port."""
-        return S3Bucket(name, self._account, self._session, self._pace, self._ask)
+        return S3Bucket(name, self._account, self._client, self._pace, self._ask)
 
     async def close(self) -> None:
         """See the port."""
-        await self._session.close()
+        self._client.close()
         await self._account.close()
 
 
 class S3Bucket(MultipartVerbs):
     """One bucket of one store."""
 
-    def __init__(
-        self, name: str, account: Account, session: aiohttp.ClientSession, pace: Pace, ask: Tags = "auto"
-    ) -> None:
-        super().__init__(name, account, session, pace)
-        self._ask = ask
+    def __init__(self, name: str, account: Account, client: Client, pace: Pace, ask: Tags = "auto") -> None:
+        super().__init__(name, account, client, pace)
+        self._ask_tags = ask
         self._head_counts: bool | None = None  # whether a HEAD tells of tags as a GET does; None: not known
 
     async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
         """See the port. A HEAD's 404 has no body to tell a missing key from a missing bucket: for a proof a
         GET follows."""
-        async with self._request("HEAD", key) as response:
-            if response.status == 200:
-                return await self._tagged(key, response) if tags else state_of(response.headers)
-            if response.status != 404:
-                raise self._failure(response, b"")
+        answer = await self._ask("HEAD", key)
+        if answer.status == 200:
+            return await self._state(key, "HEAD", answer.headers, tags=tags)
+        if answer.status != 404:
+            raise await self._explained(key, answer)
         if not proof:
             return None
         async with self.read(key) as reading:
             return reading.state if reading else None
 
-    async def _tagged(self, key: str, response: aiohttp.ClientResponse) -> State:
-        """Return the state in the answer, with its tags if there are any."""
-        state = state_of(response.headers)
-        if not await self._has_tags(key, response):
+    async def _explained(self, key: str, answer: Answer) -> TryAgain | Refused:
+        """Return what a HEAD's failure means. It has no code: what a GET says has one."""
+        if answer.status != 429 and 300 <= answer.status < 500:
+            asked = await self._ask("GET", key, headers={"range": "bytes=0-0"})
+            if asked.status not in {200, 206, 404, 416}:
+                return self._failure(asked)
+        return self._failure(answer)
+
+    async def _state(self, key: str, method: str, headers: Mapping[str, str], *, tags: bool = True) -> State:
+        """Return the state that an answer tells of, with its tags if there are any and they are wanted."""
+        size = None if "content-length" in headers else await self._measured(key, etag_of(headers))
+        state = state_of(headers, size)
+        if not tags or self._ask_tags == "never" or not await self._has_tags(key, method, headers):
             return state
-        async with self._request("GET", key, query="tagging=") as answer:
-            body = await rest_of(answer)
-            if answer.status != 200:
-                raise self._failure(answer, body, "the tags of an object in ")
+        answer = await self._ask("GET", key, query="tagging=")
+        if answer.status != 200:
+            raise self._failure(answer, "the tags of an object in ")
         try:
-            return replace(state, tags=tags.header(body.decode()))
+            return replace(state, tags=tagging.header(answer.body.decode()))
         except ValueError as error:
             raise StoreAway(f"the tags of an object in {self.name}: {error}") from error
 
-    async def _has_tags(self, key: str, response: aiohttp.ClientResponse) -> bool:
+    async def _has_tags(self, key: str, method: str, headers: Mapping[str, str]) -> bool:
         """Whether to ask for tags. A store whose GET counts them and whose HEAD does not would show one
         object as two: found out at the first that has any, and from then on each HEAD is followed up."""
-        if self._ask != "auto":
-            return self._ask == "always"
-        counted, head = counts_tags(response.headers), response.method == "HEAD"
+        if self._ask_tags != "auto":
+            return True
+        counted, head = counts_tags(headers), method == "HEAD"
         if counted and not head and self._head_counts is None:
-            async with self._request("HEAD", key) as same:
-                if same.status == 200:
-                    self._head_counts = counts_tags(same.headers)
+            same = await self._ask("HEAD", key)
+            if same.status == 200:
+                self._head_counts = counts_tags(same.headers)
         return counted or (head and self._head_counts is False)
+
+    async def _measured(self, key: str, etag: str) -> int:
+        """Return the size of the object with this ETag, of which an answer did not tell the length. Raises
+        `StoreAway` when nothing proves it."""
+        pinned = {"range": "bytes=0-0", "if-match": f'"{etag}"'}
+        answer = await self._ask("GET", key, headers=pinned, most=MAX_UNSIZED)
+        if (
+            answer.status in {206, 416}
+            and (size := length_of(answer.headers.get("content-range", ""))) is not None
+        ):
+            return size
+        if answer.status == 200 and hashlib.md5(answer.body, usedforsecurity=False).hexdigest() == etag:
+            return len(answer.body)
+        if answer.status not in {200, 206, 416}:
+            raise self._failure(answer)
+        raise StoreAway(
+            f"{self.name} does not tell the length of an object, and nothing proves it. A proxy may "
+            "take Content-Length away"
+        )
 
     @asynccontextmanager
     async def read_range(self, key: str, start: int, end: int, *, etag: str) -> AsyncIterator[S3Reading]:
         """See the port."""
         pinned = {"range": f"bytes={start}-{end - 1}", "if-match": f'"{etag}"'}
-        async with self._request("GET", key, headers=pinned) as response:
+        response = await self._open("GET", key, headers=pinned)
+        try:
             if response.status != 206:
-                body = await rest_of(response)
-                raise (
-                    SourceMoved("deleted")
-                    if error_code(body) == "NoSuchKey"
-                    else self._failure(response, body)
+                raise await self._not_read(key, etag, await self._whole(response))
+            state = state_of(response.headers, end - start)
+            told = response.headers.get("content-range", "")
+            if state.etag != etag or not told.startswith(f"bytes {start}-{end - 1}/"):
+                raise StoreAway(
+                    f"{self.name}: asked for bytes {start}-{end - 1}, was given: {told or 'others'}"
                 )
-            yield S3Reading(replace(state_of(response.headers), size=end - start), response)
+            yield S3Reading(state, response)
+        finally:
+            response.release()
+
+    async def _not_read(self, key: str, etag: str, answer: Answer) -> TryAgain | Refused:
+        """Return what it means that a read pinned to a state failed. It has moved when a HEAD shows it."""
+        if error_code(answer.body) == "NoSuchKey":
+            return SourceMoved("deleted")
+        error = self._failure(answer)
+        if isinstance(error, SourceMoved):
+            now = await self.head(key)
+            same = now is not None and now.etag == etag
+            return SourceMoved(f"{error} (and the ETag is the same)" if same else str(error), counts=same)
+        return error
 
     async def part_size(self, key: str, *, etag: str, size: int) -> int | None:
         """See the port. Parts between the first and the last are not asked for: thousands may be."""
@@ -132,21 +166,25 @@ class S3Bucket(MultipartVerbs):
     async def _part(self, key: str, number: int, etag: str) -> tuple[int, int]:
         """Return the size of one part and how many there are; 0 of 0 when the store won't say."""
         query, pinned = f"partNumber={number}", {"if-match": f'"{etag}"'}
-        async with self._request("HEAD", key, query=query, headers=pinned) as response:
-            if response.status != 206 or "x-amz-mp-parts-count" not in response.headers:
-                return 0, 0
-            return int(response.headers["Content-Length"]), int(response.headers["x-amz-mp-parts-count"])
+        answer = await self._ask("HEAD", key, query=query, headers=pinned)
+        size, count = (answer.headers.get(name, "") for name in ("content-length", "x-amz-mp-parts-count"))
+        if answer.status != 206 or not (size.isdecimal() and count.isdecimal()):
+            return 0, 0
+        return int(size), int(count)
 
     @asynccontextmanager
     async def read(self, key: str) -> AsyncIterator[S3Reading | None]:
         """See the port."""
-        async with self._request("GET", key) as response:
+        response = await self._open("GET", key)
+        try:
             if response.status == 200:
-                yield S3Reading(await self._tagged(key, response), response)
+                yield S3Reading(await self._state(key, "GET", response.headers), response)
                 return
-            body = await rest_of(response)
-            if response.status != 404 or error_code(body) != "NoSuchKey":
-                raise self._failure(response, body)
+            answer = await self._whole(response)
+            if answer.status != 404 or error_code(answer.body) != "NoSuchKey":
+                raise self._failure(answer)
+        finally:
+            response.release()
         yield None
 
     async def write(
@@ -160,13 +198,14 @@ class S3Bucket(MultipartVerbs):
     ) -> str:
         """See the port. The checksum is Content-MD5, which every S3 store knows."""
         digest = hashlib.md5(body, usedforsecurity=False).digest()
-        sent = object_headers(headers, metadata) | condition(over)
+        sent = object_headers(headers, metadata)
         sent["content-md5"] = base64.b64encode(digest).decode()
-        async with self._request("PUT", key, headers=sent, body=body) as response:
-            answer = await rest_of(response)
-            if response.status != 200 or error_code(answer):
-                raise self._failure(response, answer)
-            return response.headers.get("ETag", "").strip('"')
+        answer = await self._replace("PUT", key, over, headers=sent, body=body)
+        if answer.status != 200 or error_code(answer.body):
+            raise self._failure(answer)
+        if "etag" not in answer.headers:
+            raise StoreAway(f"PUT {self.name}: a success without ETag is not the store's", unsure=True)
+        return answer.headers["etag"].strip('"')
 
     async def restate(
         self, key: str, *, etag: str, headers: Mapping[str, str], metadata: Mapping[str, str]
@@ -178,26 +217,49 @@ class S3Bucket(MultipartVerbs):
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
-        async with self._request("PUT", key, headers=sent) as response:
-            answer = await rest_of(response)
-            if response.status != 200 or error_code(answer):
-                raise self._failure(response, answer)
+        answer = await self._ask("PUT", key, headers=sent, once=True)
+        code = error_code(answer.body)
+        if answer.status == 200 and not code and b"CopyObjectResult" in answer.body:
+            self._see_what_was_copied(etag, answer)
+            return
+        if code == "NoSuchKey":
+            raise SourceMoved("deleted")
+        error = self._failure(answer)
+        if isinstance(error, SourceMoved):
+            error = await self._not_read(key, etag, answer)
+        if (isinstance(error, SourceMoved) and error.counts) or _is_no_copy(answer.status, code, error):
+            raise NotSupported(f"{error} (a copy of an object onto itself)")
+        raise error
+
+    def _see_what_was_copied(self, etag: str, answer: Answer) -> None:
+        """Raise `SourceMoved` when it was another state: Ceph does not compare. Where the copy's ETag is no
+        MD5, or what was made of parts is now of one, it tells nothing."""
+        made = etag_told(answer.body)
+        if "-" not in etag + made and made != etag and not is_opaque(answer.headers):
+            raise SourceMoved(f"PUT {self.name}: the copy onto itself was made of another state")
 
     async def delete(self, key: str, *, over: str | None = None) -> None:
         """See the port."""
-        async with self._request("DELETE", key, headers=condition(over)) as response:
-            if response.status not in {200, 204}:
-                body = await rest_of(response)
-                if error_code(body) != "NoSuchKey":
-                    raise self._failure(response, body)
+        answer = await self._replace("DELETE", key, over)
+        if answer.status == 204 or (answer.status == 200 and not answer.body):
+            return
+        if answer.status != 404 or error_code(answer.body) != "NoSuchKey":
+            raise self._failure(answer)
 
     def list(self, prefix: str = "") -> AsyncIterator[Entry]:
         """See the port."""
         return self._account.list(self.name, prefix)
 
     async def check(self) -> None:
-        """See the port."""
-        await self._account.check(self.name)
+        """See the port. A listing of one key: it needs the same right as a HEAD, and says what is wrong."""
+        response = await self._open("GET", "", query="list-type=2&max-keys=1", at_once=True)
+        answer = await self._whole(response)
+        if answer.status == 404:
+            raise RouteDown(f"{error_code(answer.body) or 'NoSuchBucket'}: {self.name}")
+        if answer.status != 200 or error_code(answer.body):
+            raise self._failure(answer)
+        if b"<ListBucketResult" not in answer.body:
+            raise RouteDown(f"{self.name}: what answers is not the store, but perhaps a proxy's page")
 
     async def create(self) -> None:
         """Make the bucket; one that is there already is fine."""
@@ -209,12 +271,11 @@ class S3Bucket(MultipartVerbs):
 
     async def notifications(self) -> Configuration:
         """Return who is told of what happens in the bucket."""
-        async with self._request("GET", "", query="notification=") as response:
-            body = await rest_of(response)
-            if response.status != 200:
-                raise self._failure(response, body, "the hooks of ")
+        answer = await self._ask("GET", "", query="notification=")
+        if answer.status != 200:
+            raise self._failure(answer, "the hooks of ")
         try:
-            return Configuration.read(body)
+            return Configuration.read(answer.body)
         except ValueError as error:
             raise StoreAway(f"the hooks of {self.name}: {error}") from error
 
@@ -226,7 +287,13 @@ class S3Bucket(MultipartVerbs):
             "content-md5": base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode(),
             "x-amz-content-sha256": hashlib.sha256(body).hexdigest(),
         }
-        async with self._request("PUT", "", query="notification=", headers=sent, body=body) as response:
-            answer = await rest_of(response)
-            if response.status not in {200, 204} or error_code(answer):
-                raise self._failure(response, answer, "the hooks of ")
+        answer = await self._ask("PUT", "", query="notification=", headers=sent, body=body)
+        if answer.status not in {200, 204} or error_code(answer.body):
+            raise self._failure(answer, "the hooks of ")
+
+
+def _is_no_copy(status: int, code: str, error: TryAgain | Refused) -> bool:
+    """Whether a store refuses the copy as such, rather than this object or everything."""
+    if code in {"NotImplemented", "InvalidRequest"}:
+        return True
+    return status in {400, 405, 501} and type(error) is StoreAway

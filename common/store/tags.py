@@ -11,8 +11,11 @@ _KEY, _VALUE = re.compile(r"<Key>([^<]*)</Key>"), re.compile(r"<Value>([^<]*)</V
 def header(document: str) -> str:
     """Return the tags of an answer to ?tagging as x-amz-tagging has them, in order of their keys.
 
-    A space is %20: not every store takes a + for one. Raises ValueError for a tag without a key.
+    A space is %20: not every store takes a + for one. Raises ValueError for a tag without a key, and
+    for what is no such answer.
     """
+    if "<TagSet" not in document:
+        raise ValueError("what answers does not tell of tags")
     return urlencode(sorted(map(_pair, _TAG.findall(document))), quote_via=quote, safe="")
 
 

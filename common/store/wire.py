@@ -3,118 +3,202 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from urllib.parse import quote
+from dataclasses import dataclass
+from types import MappingProxyType
+from urllib.parse import quote, urlsplit
 
-import aiohttp
-from yarl import URL
-
-from common.errors import ConfigError, Corrupt, HookmirrorError, RouteDown, StoreAway, Throttled
+from common.errors import ConfigError, Corrupt, NotSupported, Refused, RouteDown, StoreAway, TryAgain
 from common.proxies import proxy_for
+from common.store.answer import Broken, Response
 from common.store.aws import Account
-from common.store.failures import translate
+from common.store.failures import elsewhere, seconds, translate, wrong_region
+from common.store.headers import condition
+from common.store.http import Client, Unreached, Way
 from common.store.pace import Pace
 from common.store.place import place
 from common.store.port import State, Stream
 from common.tables import StoreSettings
 
-TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30)
-
 PAUSES = (0.2, 1.0)
 """Seconds between the tries of one request; a task that still fails waits for its next attempt."""
-
-PIECE = 2**16
-"""Bytes; a body up to this size goes out with its headers in one write."""
 
 MAX_ANSWER = 2**20
 """Bytes of an answer that is no object: more is not read."""
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 
-def open_session(name: str, settings: StoreSettings) -> aiohttp.ClientSession:
-    """Return a session for the store `name`. Raises `ConfigError` for a `ca_bundle` that is none."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=20, ssl=_trusted(name, settings))
-    jar = aiohttp.DummyCookieJar()  # a store's cookies are nobody's business
-    # Bytes as they are stored: nothing is to be unpacked on the way through.
-    return aiohttp.ClientSession(connector=connector, timeout=TIMEOUT, auto_decompress=False, cookie_jar=jar)
+
+def open_client(name: str, settings: StoreSettings) -> Client:
+    """Return a client for the store `name`. Raises `ConfigError` for a `ca_bundle` that is none."""
+    if settings.ca_bundle is None:
+        return Client()
+    try:
+        return Client(ssl.create_default_context(cafile=settings.ca_bundle))
+    except OSError as error:
+        raise ConfigError(
+            f"stores.{name}.ca_bundle: {settings.ca_bundle}: {error}. Name a file of PEM certificates."
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer; of a long one the beginning. `unsure`: should it be a failure, what was asked for may
+    happen all the same."""
+
+    method: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    unsure: bool = False
 
 
 class Wire:
     """One bucket's way to send requests."""
 
-    def __init__(self, name: str, account: Account, session: aiohttp.ClientSession, pace: Pace) -> None:
+    def __init__(self, name: str, account: Account, client: Client, pace: Pace) -> None:
         self.name = name
         self._account = account
-        self._session = session
+        self._client = client
         self._pace = pace
-        self._base = account.address(name)
-        self._proxy = proxy_for(self._base)
+        base = account.address(name)
+        self._way = Way.to(base, proxy_for(base))
+        self._prefix = urlsplit(base).path
         self.place = place(account.endpoint, name)
+        self._quotes = True  # around the ETag in a condition of a write
 
-    def _failure(self, response: aiohttp.ClientResponse, body: bytes, what: str = "") -> Exception:
-        doing = f"{response.method} {what}{self.name}"
-        return translate(response.status, body, doing=doing, retry_after=response.headers.get("Retry-After"))
+    def _failure(self, answer: Answer, what: str = "") -> TryAgain | Refused:
+        """Return the error that an answer means which is no success."""
+        status, headers, body = answer.status, answer.headers, answer.body
+        error: TryAgain | Refused = translate(
+            status,
+            body,
+            doing=f"{answer.method} {what}{self.name}",
+            retry_after=headers.get("retry-after"),
+            reads=answer.method in {"GET", "HEAD"},
+        )
+        where, here = wrong_region(status, body, headers), self._account.region
+        if where and where != here:
+            error = elsewhere(self.name, where, self._account.name, here)
+        if isinstance(error, TryAgain):
+            error.unsure = answer.unsure
+        return error
 
-    @asynccontextmanager
-    async def _request(
+    async def _ask(
         self,
         method: str,
         key: str,
         *,
         query: str = "",
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] = _NONE,
         body: bytes | Stream | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yield the answer to one signed request. No answer at all, or a 5xx, is tried again at once or
-        twice: every verb here may be repeated, but for a body that only passes through."""
-        url = f"{self._base}/{quote(key, safe='/~')}{'?' if query else ''}{query}"
-        response = await self._persist(method, url, headers or {}, body)
+        once: bool = False,
+        most: int = MAX_ANSWER,
+    ) -> Answer:
+        """Return the answer to one signed request, and of its body about `most` bytes. See `_open`."""
+        response = await self._open(method, key, query=query, headers=headers, body=body, once=once)
+        return await self._whole(response, once=once, most=most)
+
+    async def _replace(
+        self,
+        method: str,
+        key: str,
+        over: str | None,
+        *,
+        query: str = "",
+        headers: Mapping[str, str] = _NONE,
+        body: bytes | None = None,
+    ) -> Answer:
+        """Send a write once, which replaces only `over`: see `Bucket.write`. Ceph up to 18 compares an ETag
+        with the quotes around it, and so finds it nowhere: there it is sent without."""
+
+        async def send() -> Answer:
+            sent = {**headers, **condition(over, quoted=self._quotes)}
+            return await self._ask(method, key, query=query, headers=sent, body=body, once=True)
+
+        answer = await send()
+        if answer.status == 412 and over and self._quotes:
+            there = (await self._ask("HEAD", key)).headers.get("etag", "")
+            if there.strip('"') == over:
+                self._quotes = False
+                answer = await send()
+        if over is not None and answer.status == 501:
+            raise NotSupported(f"{method} {self.name}: conditional writes are not known there")
+        return answer
+
+    async def _whole(self, response: Response, *, once: bool = False, most: int = MAX_ANSWER) -> Answer:
+        """Read an answer and let go of it."""
+        status = response.status
+        unsure = once and status not in {301, 307} and not 400 <= status < 500
         try:
-            yield response
+            body = await response.read(most)
+        except Broken as error:
+            raise StoreAway(f"{response.method} {self.name}: {error}", unsure=once) from None
         finally:
             response.release()
+        return Answer(response.method, status, response.headers, body, unsure)
 
-    async def _persist(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Stream | None
-    ) -> aiohttp.ClientResponse:
-        for pause in () if isinstance(body, Stream) else PAUSES:
+    async def _open(
+        self,
+        method: str,
+        key: str,
+        *,
+        query: str = "",
+        headers: Mapping[str, str] = _NONE,
+        body: bytes | Stream | None = None,
+        once: bool = False,
+        at_once: bool = False,
+    ) -> Response:
+        """Return the open answer to one signed request, to be released.
+
+        No answer, or a 5xx, is tried again at once or twice; but what changes an object is sent `once`, for
+        whoever asks for it must know whether its end is known, and a body that only passes through can be
+        sent no more often. What was not sent at all is tried again in any case. `at_once`: before all that
+        wait for their turn.
+        """
+        path = f"{self._prefix}/{quote(key, safe='/~')}"
+        only = once or isinstance(body, Stream)
+        for pause in PAUSES:
             try:
-                response = await self._send(method, url, headers, body)
-            except (StoreAway, RouteDown):
+                response = await self._send(method, path, query, headers, body, once, at_once)
+            except RouteDown:
                 await asyncio.sleep(pause)
                 continue
-            if response.status not in {500, 502, 504}:
+            except StoreAway:
+                if only:
+                    raise
+                await asyncio.sleep(pause)
+                continue
+            if only or response.status not in {500, 502, 504}:
                 return response
             response.release()
             await asyncio.sleep(pause)
-        return await self._send(method, url, headers, body)
+        return await self._send(method, path, query, headers, body, once, at_once)
 
     async def _send(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | Stream | None
-    ) -> aiohttp.ClientResponse:
-        sent = await self._pace.turn()
-        signed = await self._account.sign(method, url, headers)
-        if body:
-            signed["Content-Length"] = str(body.size if isinstance(body, Stream) else len(body))
-        # aiohttp would add a Content-Type to a body that has none; S3 has its own default.
-        skip = ("Content-Type",)
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes | Stream | None,
+        once: bool,
+        at_once: bool,
+    ) -> Response:
+        sent = self._pace.overtake() if at_once else await self._pace.turn()
+        signed = await self._account.sign(method, self._way.netloc, path, query, headers)
+        signed["accept-encoding"] = "identity"  # not signed: proxies change it
+        if method in {"PUT", "POST"}:
+            size = body.size if isinstance(body, Stream) else len(body or b"")
+            signed["content-length"] = str(size)
+        target = f"{path}?{query}" if query else path
         try:
-            response = await self._session.request(
-                method,
-                URL(url, encoded=True),
-                headers=signed,
-                data=_outgoing(body),
-                allow_redirects=False,
-                proxy=self._proxy,
-                skip_auto_headers=skip,
-            )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise RouteDown(f"{method} {self.name}: unreachable: {error!r}") from error  # nothing was sent
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            if isinstance(error.__cause__, HookmirrorError):
-                raise error.__cause__ from None  # not the store failed, but where its body came from
-            raise StoreAway(f"{method} {self.name}: no answer: {error!r}") from error
-        if response.status in {429, 503} and isinstance(refusal := self._failure(response, b""), Throttled):
-            self._pace.slowed(sent, refusal.retry_after)
+            response = await self._client.request(self._way, method, target, signed, body)
+        except Unreached as error:
+            raise RouteDown(f"{method} {self.name}: unreachable: {error}") from None  # nothing was sent
+        except Broken as error:
+            raise StoreAway(f"{method} {self.name}: {error}", unsure=once) from None
+        if response.status in {429, 503}:
+            self._pace.slowed(sent, seconds(response.headers.get("retry-after")))
         elif response.status < 500:
             self._pace.went_well(sent)
         return response
@@ -123,67 +207,30 @@ class Wire:
 class S3Reading:
     """An open GET."""
 
-    def __init__(self, state: State, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, state: State, response: Response) -> None:
         self.state = state
         self._response = response
 
     async def body(self) -> bytes:
         """See the port."""
         try:
-            body = await self._response.read()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Corrupt(f"the body of {self.state.size} bytes broke off: {error!r}") from error
-        if len(body) != self.state.size:
-            raise Corrupt(f"{len(body)} bytes came instead of {self.state.size}")
+            body = await self._response.read(self.state.size)
+        except Broken as error:
+            raise Corrupt(f"{self.state.size} bytes: {error}") from None
+        self._check(len(body))
         return body
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """See the port."""
         came = 0
         try:
-            async for chunk in self._response.content.iter_any():
+            async for chunk in self._response.chunks():
                 came += len(chunk)
                 yield chunk
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Corrupt(f"the body of {self.state.size} bytes broke off: {error!r}") from error
+        except Broken as error:
+            raise Corrupt(f"{self.state.size} bytes: {error}") from None
+        self._check(came)
+
+    def _check(self, came: int) -> None:
         if came != self.state.size:
             raise Corrupt(f"{came} bytes came instead of {self.state.size}")
-
-
-async def rest_of(response: aiohttp.ClientResponse) -> bytes:
-    """Return a short answer, or the beginning of one that is not."""
-    body = bytearray()
-    try:
-        async for chunk in response.content.iter_chunked(2**16):
-            body += chunk
-            if len(body) > MAX_ANSWER:
-                break
-        return bytes(body)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise StoreAway(f"{response.method}: the answer broke off: {error!r}") from error
-
-
-def _trusted(name: str, settings: StoreSettings) -> ssl.SSLContext | bool:
-    """Return whom to believe that he is the store: those in its `ca_bundle`, else those the system trusts."""
-    if settings.ca_bundle is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=settings.ca_bundle)
-    except OSError as error:
-        raise ConfigError(
-            f"stores.{name}.ca_bundle: {settings.ca_bundle}: {error}. Name a file of PEM certificates."
-        ) from error
-
-
-def _outgoing(body: bytes | Stream | None) -> bytes | AsyncIterator[bytes | memoryview] | None:
-    """Return `body` as aiohttp is to have it."""
-    if isinstance(body, Stream):
-        return body.chunks
-    return _pieces(body) if body and len(body) > PIECE else body
-
-
-async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
-    """Yield `body` bit by bit, without a copy; aiohttp would join it with the headers into a second one."""
-    whole = memoryview(body)
-    for start in range(0, len(body), PIECE):
-        yield whole[start : start + PIECE]

@@ -106,7 +106,8 @@ async def test_each_page_of_a_listing_takes_its_turn(server: Timed, opened: Open
 
 
 async def test_objects_listings_and_buckets_share_one_pace(server: Timed, opened: Opener) -> None:
-    server.answers = [page()]
+    answer = page()
+    server.answers = [Answer(200, answer.body, (*answer.headers, *found().headers))]
     bucket = (await opened(50)).bucket("b")
     began = time.monotonic()
     calls: list[Awaitable[object]] = [count(bucket.list()) for _ in range(10)]
@@ -119,12 +120,14 @@ async def test_objects_listings_and_buckets_share_one_pace(server: Timed, opened
 
 async def test_a_check_waits_in_no_line_and_yet_counts(server: Timed, opened: Opener) -> None:
     """Who asks whether everything has stopped gives a bucket 15 seconds, and a line may be longer."""
+    server.answers = [Answer(200, page().body, found().headers)]
     bucket = (await opened(4)).bucket("b")
     began = time.monotonic()
     line = [asyncio.create_task(bucket.head(f"k{n}")) for n in range(6)]
     await until(lambda: server.came, "the first of the line has come")
     await bucket.check()
-    assert [request.path for request in server.requests].index("/b") <= 3, "five wait in line"
+    paths = [request.path for request in server.requests]
+    assert paths.index("/b/?list-type=2&max-keys=1") <= 3, "five wait in line"
     await asyncio.gather(*line)
     assert len(server.came) == 7
     server.assert_no_faster_than(4, began)

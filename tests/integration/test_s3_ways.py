@@ -119,7 +119,8 @@ async def test_where_a_bucket_is(addressing: str, endpoint: str | None, name: st
     update = {"endpoint": endpoint, "region": "eu-central-1"}
     store = await S3Store.open("test", settings("http://x", addressing).model_copy(update=update))
     try:
-        assert store.bucket(name)._base == expected
+        bucket = store.bucket(name)
+        assert f"https://{bucket._way.netloc}{bucket._prefix}" == expected
     finally:
         await store.close()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common.queue.memory import MemoryQueue
-from common.telemetry import LineFormatter, as_json
+from common.telemetry import LineFormatter, as_json, hide
 from tests.integration.test_receiver import AwayQueue, Receiver, of, record
 from tests.integration.test_stacks import PATH, SIGNED, Site, body
 from tests.lab.samples import names, raw
@@ -109,7 +109,8 @@ async def test_the_path_of_notifications_is_written_to_no_log_and_the_outputs_ne
         await server.post(b"{", path=PATH)
         await server.request("GET", PATH)
         await server.request("PUT", PATH)
-    formatter = LineFormatter(as_json, site.settings(0).secrets())
+    hide(*site.settings(0).secrets())
+    formatter = LineFormatter(as_json)
     lines = [formatter.format(record) for record in caplog.records]
     assert not [line for line in lines if PATH.rpartition("/")[2] in line or SIGNED in line]
     [hook] = [json.loads(line) for line in lines if json.loads(line)["action"] == "hook"]

@@ -212,7 +212,7 @@ async def test_a_route_that_logs_writes_one_line_that_hides_what_looks_like_a_cr
     }
     assert shown["prod-web"] == {"Text": ("word " * 100)[:200] + "..."}
     assert {(line["status"], line["route"]) for line in lines} == {("CREATE_COMPLETE", "note")}
-    written = "\n".join(map(LineFormatter(as_json, ()).format, caplog.records))
+    written = "\n".join(map(LineFormatter(as_json).format, caplog.records))
     for secret in (SIGNED, "hunter2", "LTAI5tFakeFakeFakeFake12"):
         assert secret not in written
 

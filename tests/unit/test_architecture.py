@@ -31,13 +31,11 @@ ONE_PLACE_EACH = {
     "boto3": [],
     "botocore": ["common/store/aws.py"],
     "aiohttp": [
-        "common/store/s3.py",
-        "common/store/multipart.py",
-        "common/store/wire.py",
         "worker/forward.py",  # the clients of HTTP that are no store: it POSTs events to whom a route names,
         "receiver/sns.py",  # and it asks Amazon for certificates
         "demo/*.py",
     ],
+    "httptools": ["common/store/answer.py"],
     "cryptography": ["receiver/certificates.py"],
     "fastapi": ["receiver/app.py", "receiver/pages.py"],
     "starlette": ["receiver/app.py"],
@@ -65,6 +63,7 @@ PURE = [
     "common/urls.py",
     "common/store/failures.py",
     "common/store/headers.py",
+    "common/store/sign.py",
     "common/store/notifications.py",
     "common/store/place.py",
     "console/hooks/wanted.py",
