@@ -175,7 +175,7 @@ async def test_what_a_stop_cuts_off_was_begun_and_counts_as_come_back() -> None:
     queue = MemoryQueue()
     await publish(queue, b"long")
     process = Process(queue)
-    process.pool._drain = lambda _: Pool._drain(process.pool, 0.01)  # type: ignore[method-assign]
+    process.pool._drain = lambda patience: Pool._drain(process.pool, min(patience, 0.01))  # type: ignore[method-assign]
     process.hold(b"long")
     await until(of(process, b"long"), "it is under way")
     assert await process.end() == 1
