@@ -140,6 +140,10 @@ class NotSupported(StoreAway):
     """The store does not know this kind of request, or refuses it whatever it is about."""
 
 
+class ActionFailed(TryAgain):
+    """The program, or whoever takes forwarded events, has not done it this time."""
+
+
 class UploadGone(TryAgain):
     """The target no longer knows the upload in parts: finished, aborted or expired. Begin a new one."""
 

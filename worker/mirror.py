@@ -75,8 +75,7 @@ class Mirror:
         self._two_faced: set[str] = set()
         """Places of sources that describe an object by HEAD otherwise than by GET: there HEAD is believed."""
         self._refused: set[tuple[Stage, str]] = set()
-        """What targets refuse that can be done otherwise: a copy onto itself, or ("copy") a conditional
-        write."""
+        """What targets refuse that can be done otherwise: a copy onto itself, or a write on a condition."""
         self._odd_etags: set[str] = set()
         """Places of targets whose ETags are no MD5s of what was sent."""
 
@@ -99,13 +98,13 @@ class Mirror:
     async def _lap(self, job: Job) -> Outcome | Continue | None:
         """Look and act once. None when the source has moved meanwhile: then it is to be done again."""
         source, key = job.route.source, job.task.key
-        if job.expects_nothing_to_do or source.place in self._two_faced:
-            return await self._agree(job, await source.head(key), None)
-        async with source.read(key) as reading:
-            state = reading.state if reading else None
-            if state is None or state.size <= SMALL:
-                return await self._agree(job, state, reading)
-        return await self._agree(job, state, None)  # with the large body let go of, unread
+        if not job.expects_nothing_to_do and source.place not in self._two_faced:
+            async with source.read(key) as reading:
+                state = reading.state if reading else None
+                if state is None or state.size <= SMALL:
+                    return await self._agree(job, state, reading)
+        # Of what is large only the HEAD counts, from the first look to the last: its parts take several.
+        return await self._agree(job, await source.head(key), None)
 
     async def _agree(
         self, job: Job, source: State | None, reading: Reading | None
@@ -189,14 +188,14 @@ class Mirror:
     def _refuses(self, job: Job, what: Stage) -> bool:
         return (what, job.route.target.place) in self._refused
 
-    def _over(self, job: Job, target: State | None) -> str | None:
+    def _over(self, job: Job, stage: Stage, target: State | None) -> str | None:
         """What a write may replace. Where people write on both sides, only what was compared."""
-        if job.route.back is None or self._refuses(job, "copy"):
+        if job.route.back is None or self._refuses(job, stage):
             return None
         over = target.etag if target else ""
         if over == job.learned.over:
             # Refused a moment ago, and it is there all the same: conditions mean something else there.
-            self._refused.add(("copy", job.route.target.place))
+            self._refused.add((stage, job.route.target.place))
             return None
         job.learned.over = over
         return over
@@ -217,7 +216,7 @@ class Mirror:
             body = await fetch(reading)
             md5 = proven_md5(source) or hashlib.md5(body, usedforsecurity=False).hexdigest()
             headers, metadata = self._description(job, source, md5)
-            over = self._over(job, target)
+            over = self._over(job, "copy", target)
             async with self._touching(job, "copy"):
                 etag = await job.route.target.write(
                     job.target_key, body, headers=headers, metadata=metadata, over=over
@@ -254,7 +253,7 @@ class Mirror:
             await self._abandon_upload(job)
             return Continue(job.task.model_copy(update={"upload": None}), "no longer what is to be copied")
         async with self._touching(job, "parts"):
-            over = self._over(job, target)
+            over = self._over(job, "parts", target)
             await job.route.target.complete_upload(job.target_key, upload.id, parts, over=over)
         return await self._look_back(job, source, Outcome(Action.COPIED, size=source.size))
 
@@ -270,7 +269,8 @@ class Mirror:
         self._brake.admit(job.route.id, approved=job.task.approved)
         await self._abandon_upload(job)
         async with self._touching(job, "delete"):
-            await job.route.target.delete(job.target_key, over=self._over(job, target))
+            over = self._over(job, "delete", target)
+            await job.route.target.delete(job.target_key, over=over)
         return await self._look_back(job, None, Outcome(Action.DELETED))
 
     async def _look_back(self, job: Job, copied: State | None, outcome: Outcome) -> Outcome | None:
@@ -287,8 +287,9 @@ class Mirror:
         async with source.read(key) as again:
             if again is None or sight(again.state) != sight(copied):
                 return None
+        known = source.place in self._two_faced
         self._two_faced.add(source.place)
-        return outcome
+        return outcome if known else None  # once more, for the copy to be described as HEAD does
 
     async def _promise_look(self, job: Job, *, seen: str | None = None) -> None:
         look = job.task.look(seen)
@@ -317,15 +318,20 @@ class Mirror:
             if isinstance(error, TryAgain) and error.unsure:
                 raise
             job.learned.wrote, job.learned.doubt = wrote, doubt
-            raise self._instead(job, stage, error) from error
+            if self._can_be_otherwise(job, stage, error):
+                raise TargetMoved(str(error)) from error
+            raise
         job.learned.doubt, job.learned.over = doubt, None
 
-    def _instead(self, job: Job, stage: Stage, error: TryAgain | Never) -> TryAgain | Never:
-        """Return what to raise for a write that was refused: when it can be done otherwise, to start over."""
-        if isinstance(error, NotSupported) and (stage == "restate" or job.route.back is not None):
-            self._refused.add(("restate" if stage == "restate" else "copy", job.route.target.place))
-            return TargetMoved(str(error))
-        return TargetMoved(str(error)) if isinstance(error, SourceMoved) else error
+    def _can_be_otherwise(self, job: Job, stage: Stage, error: TryAgain | Never) -> bool:
+        """Whether to start over after a write that was refused: for what it was to replace is another by now,
+        or the target does not know such a request, and there is another way."""
+        if not isinstance(error, NotSupported):
+            return isinstance(error, SourceMoved)
+        there_is = stage == "restate" or (job.route.back is not None and not self._refuses(job, stage))
+        if there_is:
+            self._refused.add((stage, job.route.target.place))
+        return there_is
 
 
 async def target_of(route: Route, key: str, source: State | None) -> State | None:

@@ -183,7 +183,7 @@ def in_step(source: State, target: State, rules: Rules) -> bool:
     if mark is not None and rules.owns(mark) and mark.identity == identity_of(source):
         return mark.origin is not None or not _contradict(source, target)
     theirs = mark_on(source)
-    if theirs is not None and theirs.origin == rules.home and theirs.identity == identity_of(target):
+    if theirs is not None and theirs.origin in {None, rules.home} and theirs.identity == identity_of(target):
         return True
     return (
         (mark is None or not rules.owns(mark))

@@ -58,7 +58,7 @@ def origin_of(place: str) -> bytes:
 
 def identity_of(state: State) -> bytes:
     """Return what stands for the identity of `state` in a mark."""
-    return hashlib.sha256(state.identity.encode(errors="surrogateescape")).digest()[:8]
+    return hashlib.sha256(state.identity.encode(errors="surrogatepass")).digest()[:8]
 
 
 def content_of(state: State) -> bytes:
@@ -75,7 +75,7 @@ def written_at(last_modified: str) -> int:
     """Return a Last-Modified in seconds since the epoch; 0 for one that is no date."""
     try:
         return max(int(parsedate_to_datetime(last_modified).timestamp()), 0)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0
 
 
@@ -108,7 +108,7 @@ def _read(metadata: Mapping[str, str]) -> Mark | None:
     fields = text.split(";")
     if len(fields) == 5:
         etag, size, last_modified, _, _ = fields
-        identity = hashlib.sha256(text.encode(errors="surrogateescape")).digest()[:8]
+        identity = hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8]
         return Mark(None, identity, _content(etag, size), written_at(last_modified))
     try:
         version, *parts = _FORM.unpack(base64.urlsafe_b64decode(text))
@@ -118,4 +118,4 @@ def _read(metadata: Mapping[str, str]) -> Mark | None:
 
 
 def _content(etag: str, size: str) -> bytes:
-    return hashlib.sha256(f"{etag};{size}".encode(errors="surrogateescape")).digest()[:6]
+    return hashlib.sha256(f"{etag};{size}".encode(errors="surrogatepass")).digest()[:6]

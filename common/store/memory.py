@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 
 from common.errors import Corrupt, RouteDown, SourceMoved, UploadGone
-from common.store.port import Begun, Entry, OpenUpload, Part, State, Stream
+from common.store.port import CONTENT_HEADERS, Begun, Entry, OpenUpload, Part, State, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,12 @@ class MemoryBucket:
     def _tick(self) -> str:
         return formatdate(next(self._contents.ticks), usegmt=True)
 
+    def _state(self, etag: str, size: int, headers: Mapping[str, str], metadata: Mapping[str, str]) -> State:
+        """A new object as it is shown: where it is placed no read tells, and its tags are no header."""
+        shown = {name: value for name, value in headers.items() if name in CONTENT_HEADERS}
+        tags = headers.get("x-amz-tagging", "")
+        return State(etag, size, self._tick(), "", shown, dict(metadata), tags)
+
     async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
         """See the port."""
         found = self._objects.get(key)
@@ -106,7 +112,7 @@ class MemoryBucket:
     ) -> str:
         """See the port."""
         self._check(key, over)
-        state = State(_md5(body), len(body), self._tick(), "", dict(headers), dict(metadata))
+        state = self._state(_md5(body), len(body), headers, metadata)
         self._objects[key] = MemoryReading(state, body)
         return state.etag
 
@@ -117,9 +123,7 @@ class MemoryBucket:
         found = self._objects.get(key)
         if found is None or found.state.etag != etag:
             raise SourceMoved(f"the object has no longer the ETag {etag}")
-        state = replace(
-            found.state, last_modified=self._tick(), headers=dict(headers), metadata=dict(metadata)
-        )
+        state = self._state(etag, found.state.size, headers, metadata)
         self._objects[key] = MemoryReading(state, found.content)
 
     async def create_upload(
@@ -157,9 +161,7 @@ class MemoryBucket:
         kept = self._open(upload)
         body = b"".join(kept.parts[number] for number in range(1, len(etags) + 1))
         etag = f"{_md5(b''.join(map(bytes.fromhex, etags)))}-{len(etags)}"
-        self._objects[key] = MemoryReading(
-            State(etag, len(body), self._tick(), "", kept.headers, kept.metadata), body
-        )
+        self._objects[key] = MemoryReading(self._state(etag, len(body), kept.headers, kept.metadata), body)
         del self._contents.uploads[upload]
         return etag
 

@@ -268,7 +268,7 @@ async def test_an_event_waits_from_its_first_attempt_to_its_end_and_a_look_never
 
     async def act(job: Job) -> Outcome:
         assert scrape(metrics)["hookmirror_oldest_waiting_seconds"] == (100 if job.task.from_hook else 0)
-        job.promises.append(LOOK)
+        job.learned.promises.append(LOOK)
         return COPIED
 
     for task in (LOOK, EVENT):
@@ -286,7 +286,7 @@ async def test_an_attempt_that_is_cut_off_counts_its_promise_and_is_known_to_wai
     begun = asyncio.Event()
 
     async def act(job: Job) -> Outcome:
-        job.promises.append(LOOK)
+        job.learned.promises.append(LOOK)
         begun.set()
         await asyncio.Event().wait()
         return COPIED
