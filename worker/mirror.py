@@ -306,9 +306,8 @@ class Mirror:
         if not job.held():
             raise LostDelivery("the delivery went to another worker before the write")
         wrote, doubt = job.learned.wrote, job.learned.doubt
-        job.learned.wrote = job.learned.doubt = (
-            True  # whatever ends this: unless it is known, it is not known
-        )
+        # Whatever ends this, a cancelled task too: unless the end is known, it is not known.
+        job.learned.wrote = job.learned.doubt = True
         try:
             async with asyncio.timeout(WRITE_WITHIN):
                 yield
