@@ -19,7 +19,7 @@ demo: env ## See it work: two S3 servers, a stand-in for MCS, live sync (QUEUE=a
 	@$(PY) -m demo $(if $(QUEUE),--queue '$(QUEUE)')
 
 test: env ## Run every test, on a RabbitMQ node of its own
-	@bash deploy/packages.sh rabbitmq-server prometheus shellcheck nginx-light
+	@bash deploy/packages.sh rabbitmq-server prometheus shellcheck awscli nginx-light
 	@$(PY) -m pytest -n 3 --dist worksteal $(ARGS)
 
 soak: env ## Run the long tests: 1 000 events through 50 kills, a worker stopped for a minute, ...

@@ -42,8 +42,7 @@ class Program:
 
     def cpu(self) -> float:
         """Return the processor time it has used so far, in seconds."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
+        return sum(cpu for _, cpu in _used(f"{self._process.pid}"))
 
     def finish(self, within: float) -> float:
         """Wait for its end and return the processor time it used. Raises `Failed` when it failed."""
@@ -122,6 +121,27 @@ class Lab:
     def python(self, name: str, *arguments: str, **environment: str) -> Program:
         """Start a Python module of this project: `-m module ...`."""
         return self.run(name, sys.executable, *arguments, **environment)
+
+
+def cpu_below(folder: Path) -> float:
+    """Return the processor time, in seconds, that those have used so far whose command or home names
+    `folder`."""
+    return sum(cpu for pid, cpu in _used("[0-9]*") if _names(pid, folder))
+
+
+def _used(pids: str) -> Iterator[tuple[str, float]]:
+    for path in Path("/proc").glob(f"{pids}/stat"):
+        with suppress(OSError):  # it has just ended
+            fields = path.read_text().rpartition(")")[2].split()
+            yield path.parent.name, (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def _names(pid: str, folder: Path) -> bool:
+    name = os.fsencode(folder)
+    with suppress(OSError):
+        words = [Path(f"/proc/{pid}/{file}").read_bytes() for file in ("cmdline", "environ")]
+        return name in words[0] or b"HOME=" + name in words[1]
+    return False
 
 
 @contextmanager

@@ -8,11 +8,12 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from bench.lab import Failed, Lab, Missing
+from bench.lab import Failed, Lab, Missing, cpu_below
 from common.queue import open_queue
 from common.queue.port import Lane
 from common.store.port import Entry
@@ -58,20 +59,25 @@ target_prefix = "{prefix}"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Objects a second, and processor seconds for one object."""
+    """Objects a second, and processor seconds for one object: of the program, the broker, the two servers."""
 
     rate: float
     cpu: float
+    broker: float
+    stores: float
 
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """Both sides' medians, and the rates' ratio: ours to rclone, the median of the pairs and each of them."""
+    """Both sides' medians, and the ratios of ours to rclone's: of the rates and of the programs' processor
+    time, the median of the pairs, and each of them."""
 
     ours: Run
     rclone: Run
     ratio: float
     ratios: list[float]
+    cpu_ratio: float
+    cpu_ratios: list[float]
 
 
 class Clouds:
@@ -115,7 +121,7 @@ def measure(lab: Lab, node: RabbitNode, *, rounds: int, count: int, say: Callabl
     rclone = _rclone()
     clouds = Clouds(lab, count)
     say(f"objects: {count} of {SIZE} bytes are in place")
-    copy(lab, rclone, clouds, "warm-up/")
+    copy(lab, node, rclone, clouds, "warm-up/")
     ours: list[Run] = []
     theirs: list[Run] = []
     for number in range(rounds):
@@ -124,11 +130,14 @@ def measure(lab: Lab, node: RabbitNode, *, rounds: int, count: int, say: Callabl
             if worker:
                 ours.append(mirror(lab, node, clouds, f"worker-{number}/"))
             else:
-                theirs.append(copy(lab, rclone, clouds, f"rclone-{number}/"))
+                theirs.append(copy(lab, node, rclone, clouds, f"rclone-{number}/"))
         pair = f"worker {ours[-1].rate:.0f}/s, rclone {theirs[-1].rate:.0f}/s"
         say(f"objects, round {number + 1} of {rounds}: {pair}")
-    ratios = [mine.rate / other.rate for mine, other in zip(ours, theirs, strict=True)]
-    return Objects(_median(ours), _median(theirs), statistics.median(ratios), ratios)
+    pairs = list(zip(ours, theirs, strict=True))
+    rates = [mine.rate / other.rate for mine, other in pairs]
+    cpus = [mine.cpu / other.cpu for mine, other in pairs]
+    medians = _median(ours), _median(theirs)
+    return Objects(*medians, statistics.median(rates), rates, statistics.median(cpus), cpus)
 
 
 def mirror(lab: Lab, node: RabbitNode, clouds: Clouds, prefix: str) -> Run:
@@ -156,33 +165,49 @@ def mirror(lab: Lab, node: RabbitNode, clouds: Clouds, prefix: str) -> Run:
     log = _Log(worker.output)
     log.wait(1, "started", worker.check)
     before = worker.cpu()
-    log.wait(clouds.count, "copied", worker.check)
+    with around(lab, node) as others:
+        log.wait(clouds.count, "copied", worker.check)
     used = worker.cpu() - before
     worker.stop()
     clouds.check(prefix)
-    return Run(clouds.count / log.span("copied"), used / clouds.count)
+    return Run(clouds.count / log.span("copied"), *(cpu / clouds.count for cpu in (used, *others)))
 
 
-def copy(lab: Lab, program: str, clouds: Clouds, prefix: str) -> Run:
+@contextmanager
+def around(lab: Lab, node: RabbitNode) -> Iterator[list[float]]:
+    """Yield a list which holds, after the block, the processor seconds of the broker and of the servers in
+    it."""
+    folders = ([node.folder], [lab.folder / "source", lab.folder / "target"])
+
+    def now() -> list[float]:
+        return [sum(map(cpu_below, group)) for group in folders]
+
+    before, used = now(), list[float]()
+    yield used
+    used += [after - begun for after, begun in zip(now(), before, strict=True)]
+
+
+def copy(lab: Lab, node: RabbitNode, program: str, clouds: Clouds, prefix: str) -> Run:
     """Let rclone copy everything, once."""
     flags = {"transfers": TRANSFERS, "checkers": TRANSFERS, "config": lab.folder / "rclone.conf"}
     start = time.monotonic()
-    rclone = lab.run(
-        "rclone",
-        program,
-        "copy",
-        f"source:{SOURCE}",
-        f"target:{TARGET}/{prefix}",
-        "--fast-list",
-        "--s3-no-check-bucket",
-        *(f"--{name}={value}" for name, value in flags.items()),
-        **_remote("SOURCE", clouds.source),
-        **_remote("TARGET", clouds.target),
-    )
-    used = rclone.finish(within=NO_PROGRESS + clouds.count / SLOWEST)
+    with around(lab, node) as others:
+        rclone = lab.run(
+            "rclone",
+            program,
+            "copy",
+            f"source:{SOURCE}",
+            f"target:{TARGET}/{prefix}",
+            "--fast-list",
+            "--s3-no-check-bucket",
+            *(f"--{name}={value}" for name, value in flags.items()),
+            **_remote("SOURCE", clouds.source),
+            **_remote("TARGET", clouds.target),
+        )
+        used = rclone.finish(within=NO_PROGRESS + clouds.count / SLOWEST)
     took = time.monotonic() - start
     clouds.check(prefix)
-    return Run(clouds.count / took, used / clouds.count)
+    return Run(clouds.count / took, *(cpu / clouds.count for cpu in (used, *others)))
 
 
 class _Log:
@@ -234,7 +259,7 @@ async def _queue(node: RabbitNode, clouds: Clouds) -> None:
         await queue.close()
 
 
-async def _all(calls: Iterable[Awaitable[None]]) -> None:
+async def _all(calls: Iterable[Awaitable[object]]) -> None:
     """Await every call, AT_ONCE of them at a time."""
     waiting = iter(calls)
 
@@ -280,4 +305,4 @@ def _md5(body: bytes) -> str:
 
 
 def _median(runs: list[Run]) -> Run:
-    return Run(statistics.median(run.rate for run in runs), statistics.median(run.cpu for run in runs))
+    return Run(*(statistics.median(values) for values in zip(*map(astuple, runs), strict=True)))

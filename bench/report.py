@@ -42,10 +42,17 @@ def _hooks(console: Console, hooks: dict[str, Any]) -> None:
 
 
 def _objects(console: Console, objects: dict[str, Any]) -> None:
-    grid = Table("", *_right("objects/s", "CPU/object"), box=None, pad_edge=False)
+    grid = Table(
+        "", *_right("objects/s", "CPU/object", "the broker's", "the stores'"), box=None, pad_edge=False
+    )
     for name, side in (("worker", objects["ours"]), ("rclone", objects["rclone"])):
-        grid.add_row(name, f"{side['rate']:.0f}", f"{side['cpu'] * 1000:.3f} ms")
-    _print(console, grid, "worker to rclone", objects)
+        cpus = (f"{side[part] * 1000:.3f} ms" for part in ("cpu", "broker", "stores"))
+        grid.add_row(name, f"{side['rate']:.0f}", *cpus)
+    _print(console, grid, "worker to rclone, objects/s", objects)
+    low, high = min(objects["cpu_ratios"]), max(objects["cpu_ratios"])
+    console.print(
+        f"worker to rclone, CPU/object: {objects['cpu_ratio']:.2f}  (pairs from {low:.2f} to {high:.2f})"
+    )
 
 
 def _waiting(console: Console, cost: dict[str, Any]) -> None:

@@ -11,23 +11,27 @@
     │   ├── NotOurs           403
     │   ├── BadSignature      403
     │   └── TooLarge          413
-    ├── TryAgain              the worker retries; `counts` says whether it was an attempt
+    ├── TryAgain              the worker retries; `worker/blame.py` says whether it was an attempt
     │   ├── StoreAway         timeout, reset, 5xx, or an answer nobody knows
     │   │   └── NotSupported  the store does not do this: there is another way
     │   ├── UnknownRoute          no route of this name is configured here (yet, or any more)
     │   ├── Corrupt           the bytes are not those that were promised
     │   ├── ActionFailed      a program, or whoever takes forwarded events, has not done it
     │   ├── UploadGone        the copy in parts that was under way is no more: begin it anew
-    │   ├── SourceMoved       the object changed while it was read       (does not count)
+    │   ├── Throttled         the store asks for patience
+    │   ├── RouteDown         refused, as it may be for every object: credentials, a missing bucket
+    │   ├── TargetMoved       the object to be replaced is another by now
+    │   ├── SourceMoved       the object changed while it was read       (does not count, if it really did)
     │   ├── QueueAway         the broker cannot take a message now       (does not count)
     │   ├── SenderAway        who sent a hook does not answer what it makes us ask (does not count)
-    │   ├── KeyBusy           another delivery of this key is under way  (does not count)
-    │   ├── Throttled         the store asks for patience                (does not count)
-    │   └── RouteDown         refused for every object: credentials, a missing bucket (does not count)
+    │   └── KeyBusy           another delivery of this key is under way  (does not count)
     ├── Never                 the worker buries the task
     │   ├── Unreadable        the body is no task, the record no event
+    │   ├── CameBack          it came back unsettled too often: it may be what kills its workers
     │   ├── Refused           the store will never take or give this object
     │   ├── ActionRefused     a program, or whoever takes forwarded events, will never do it
+    │   ├── Foreign           the target's object is a copy from another bucket
+    │   ├── NeverInStep       written again and again, and never found in step
     │   └── BrakeOn           too many deletes at once: held for a person to release
     └── LostDelivery          the delivery belongs to another worker now: no verdict at all
 
@@ -110,18 +114,22 @@ class TooLarge(BadRequest):
 class TryAgain(HookmirrorError):
     """It may work later. `retry_after` is the wait the other side asked for, in seconds, 0 for none.
 
-    `counts` says whether the try was an attempt, `patience` how many seconds to wait when it was none.
-    `unsure`: the request may still take effect, for its end is not known.
+    `counts` is False when it waits for something that is not the object's: then it is never an attempt, and
+    `patience` is how many seconds it waits. Whether any other failure is one depends on what becomes of other
+    objects. `unsure` says that what was asked for may still come about: nobody knows how the request ended.
     """
 
     counts = True
     patience = 1
-    unsure = False
 
-    def __init__(self, message: str, *, retry_after: float = 0.0, unsure: bool = False) -> None:
+    def __init__(
+        self, message: str, *, retry_after: float = 0.0, unsure: bool = False, counts: bool | None = None
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.unsure = unsure
+        if counts is not None:
+            self.counts = counts
 
 
 class StoreAway(TryAgain):
@@ -129,7 +137,7 @@ class StoreAway(TryAgain):
 
 
 class NotSupported(StoreAway):
-    """The store does not do what was asked: whoever asks has another way."""
+    """The store does not know this kind of request, or refuses it whatever it is about."""
 
 
 class ActionFailed(TryAgain):
@@ -146,11 +154,10 @@ class SourceMoved(TryAgain):
 
     counts = False
 
-    def __init__(
-        self, message: str, *, retry_after: float = 0.0, unsure: bool = False, counts: bool = False
-    ) -> None:
-        super().__init__(message, retry_after=retry_after, unsure=unsure)
-        self.counts = counts
+
+class TargetMoved(TryAgain):
+    """The target's object was replaced between the look and a write that was to replace only what was
+    seen."""
 
 
 class UnknownRoute(TryAgain):
@@ -183,16 +190,15 @@ class KeyBusy(TryAgain):
 
 
 class Throttled(TryAgain):
-    """The store refused for now because of its rate limits."""
+    """The store refused for now because of its rate limits; or, and then it does not count, ours have no turn
+    left."""
 
-    counts = False
     patience = 5
 
 
 class RouteDown(TryAgain):
-    """The store refuses every object alike: an operator must act, the task is not to blame."""
+    """Refused as it may be for every object alike: then an operator must act, the task is not to blame."""
 
-    counts = False
     patience = 30
 
 
@@ -204,12 +210,32 @@ class Unreadable(Never):
     """Bytes that cannot be understood; they are kept whole."""
 
 
+class CameBack(Never):
+    """It came back unsettled so often that it may be what kills its workers."""
+
+
 class Refused(Never):
-    """The store will never take or give this object as it is."""
+    """The store will never take or give this object as it is.
+
+    `own` is False when every object may be refused so, for what we send with it: then it is a dead letter
+    only if others pass.
+    """
+
+    def __init__(self, message: str, *, own: bool = True) -> None:
+        super().__init__(message)
+        self.own = own
 
 
 class ActionRefused(Never):
     """The program, or whoever takes forwarded events, will never do it."""
+
+
+class Foreign(Never):
+    """The object on the target is a copy from another bucket, which this route may not touch."""
+
+
+class NeverInStep(Never):
+    """The object was written as often as it may be, and the target never showed it."""
 
 
 class BrakeOn(Never):

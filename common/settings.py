@@ -8,6 +8,7 @@ Only this module reads the environment.
 import difflib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,6 +23,7 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
+from common import overlap
 from common.errors import ConfigError
 from common.tables import (
     ActionTable,
@@ -38,6 +40,15 @@ PREFIX = "HOOKMIRROR_"
 DEFAULT_FILE = "hookmirror.toml"
 SECRETS_DIR = "/run/secrets"
 OWN_VARIABLES = {"HOOKMIRROR_CONFIG", "HOOKMIRROR_LOG"}
+
+
+@dataclass(frozen=True, slots=True)
+class Inlet:
+    """Where hooks come in: at `path`, registered as `url`, for `routes`."""
+
+    path: str
+    url: str | None
+    routes: tuple[RouteSettings, ...]
 
 
 class Settings(BaseSettings):
@@ -89,8 +100,6 @@ class Settings(BaseSettings):
                     raise ValueError(
                         f'routes.{index}.{side}: store "{store}" is not defined. Add:  [stores.{store}]'
                     )
-            if route.source == route.target:
-                raise ValueError(f"routes.{index}: source and target are the same bucket, {route.source}")
         names = [route.id for route in self.all_routes]
         for name in names:
             if names.count(name) > 1:
@@ -100,7 +109,45 @@ class Settings(BaseSettings):
                 "stack_routes: there is no URL for notifications. "
                 'Add to [receiver]:  stack_url = "https://hooks.example.org/stacks/..."'
             )
+        self._check_paths()
+        overlap.check(self.routes, self.stores)
+        overlap.check_hooks(self.routes, self.stores)
         return self
+
+    def _check_paths(self) -> None:
+        known = {unquote(self.receiver.path): "receiver.public_url"}
+        if self.receiver.stack_path is not None:
+            known[unquote(self.receiver.stack_path)] = "receiver.stack_url"
+        for name, store in self.stores.items():
+            if store.hook_path is None:
+                continue
+            other = known.setdefault(unquote(store.hook_path), f"stores.{name}.public_url")
+            if other != f"stores.{name}.public_url":
+                raise ValueError(
+                    f"stores.{name}.public_url and {other} have the same path: give each its own"
+                )
+
+    def hook_url(self, source: str) -> str | None:
+        """Return the URL to register at `source`, "store:bucket": its store's own, or the general one."""
+        return self.stores[source.partition(":")[0]].public_url or self.receiver.public_url
+
+    @property
+    def inlets(self) -> tuple[Inlet, ...]:
+        """Where hooks come in: first the general path, for the stores that have none of their own."""
+        by_url: dict[str | None, list[RouteSettings]] = {}
+        for route in self.routes:
+            by_url.setdefault(self.stores[route.source.partition(":")[0]].public_url, []).append(route)
+        general = Inlet(self.receiver.path, self.receiver.public_url, tuple(by_url.get(None, ())))
+        own = (
+            Inlet(store.hook_path, store.public_url, tuple(by_url.get(store.public_url, ())))
+            for store in self.stores.values()
+            if store.hook_path is not None
+        )
+        return general, *own
+
+    def two_ways(self) -> dict[str, str]:
+        """Return the id of each route's inverse, for routes that keep two buckets equal both ways."""
+        return overlap.two_ways(self.routes, self.stores)
 
     @property
     def all_routes(self) -> tuple[ActionTable, ...]:

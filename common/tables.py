@@ -13,6 +13,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, FilePath, IPvAnyNetwork, SecretStr, model_validator
 
+from common.store.place import place
+from common.urls import GUARDS, check_served, guarding, is_absolute, path_of
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,15 +53,9 @@ class ReceiverSettings(_Table):
     max_connections: int = Field(default=800, ge=1)
 
     @model_validator(mode="after")
-    def _absolute(self) -> "ReceiverSettings":
-        for name in ("public_url", "stack_url"):
-            url = getattr(self, name)
-            if url is None:
-                continue
-            if not urlsplit(url).netloc:
-                raise ValueError(f'{name} must be absolute, like "https://hooks.example.org/webhook/3f9c"')
-            if set("{}") & set(unquote(_path(url))):
-                raise ValueError(f"{name} has a brace in its path, which cannot be served")
+    def _served(self) -> "ReceiverSettings":
+        check_served("public_url", self.public_url)
+        check_served("stack_url", self.stack_url)
         if self.stack_path is not None and unquote(self.stack_path) == unquote(self.path):
             raise ValueError("stack_url and public_url have the same path: give each its own")
         return self
@@ -66,31 +63,17 @@ class ReceiverSettings(_Table):
     @property
     def path(self) -> str:
         """The path that hooks are served on: that of `public_url`, or /webhook."""
-        return _path(self.public_url) if self.public_url else "/webhook"
+        return path_of(self.public_url) if self.public_url else "/webhook"
 
     @property
     def stack_path(self) -> str | None:
         """The path that stack notifications are served on, None when they are not."""
-        return _path(self.stack_url) if self.stack_url else None
+        return path_of(self.stack_url) if self.stack_url else None
 
     def secrets(self) -> Iterator[str]:
         """Yield what may never be written to a log: the paths."""
         for path in (self.path, self.stack_path or ""):
-            yield from _guarding(path)
-
-
-def _path(url: str) -> str:
-    return urlsplit(url).path or "/"
-
-
-GUARDS = 12
-
-
-def _guarding(path: str) -> Iterator[str]:
-    # A path as short as /webhook guards nothing, and hiding it would garble other lines.
-    for part in path.split("/"):
-        if len(part) >= GUARDS:
-            yield from {part, unquote(part)}
+            yield from guarding(path)
 
 
 class WorkerSettings(_Table):
@@ -120,9 +103,11 @@ class StoreSettings(_Table):
     does not say it), or never (for a target that refuses them, or without the right to read them).
     `consistency` says whether a read shows what was written last ("strong", as AWS, Ceph, MinIO and most
     do), or may show an old state ("eventual"): then the mirror looks again after every write.
+    `public_url` is where hooks of this store's buckets come in, when it is not `receiver.public_url`.
     """
 
     endpoint: str | None = None
+    public_url: str | None = None
     region: str = "us-east-1"
     profile: str | None = None
     access_key_id: str | None = None
@@ -139,13 +124,27 @@ class StoreSettings(_Table):
     def _whole(self) -> "StoreSettings":
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ValueError("access_key_id and secret_access_key go together: give both or neither")
+        if self.endpoint and not is_absolute(self.endpoint):
+            raise ValueError('endpoint must be absolute, like "https://hb.ru-msk.vkcloud-storage.ru"')
+        check_served("public_url", self.public_url)
         return self
 
+    @property
+    def hook_path(self) -> str | None:
+        """The path that hooks of this store are served on, None without one of its own."""
+        return path_of(self.public_url) if self.public_url else None
+
+    def place(self, bucket: str) -> str:
+        """Return where `bucket` is, as `common.store.place` writes it."""
+        china = ".cn" if self.region.startswith("cn-") else ""
+        return place(self.endpoint or f"https://s3.{self.region}.amazonaws.com{china}", bucket)
+
     def secrets(self) -> Iterator[str]:
-        """Yield what may never be written to a log."""
+        """Yield what may never be written to a log: keys, and the path."""
         for secret in (self.secret_access_key, self.session_token):
             if secret is not None:
                 yield secret.get_secret_value()
+        yield from guarding(self.hook_path or "")
 
 
 class BrakeSettings(_Table):
@@ -160,8 +159,11 @@ Address = Annotated[str, Field(pattern=r"^[^:]+:[^:/]+$", examples=["mcs:myfiles
 
 OnFailure = Literal["retry", "bury"]
 
+Former = Annotated[str, Field(pattern=r"^https?://.+/[^/]+$", examples=["https://old.example.org/myfiles"])]
+"""The URL of a bucket, from which a target was filled before."""
+
 MIRROR_ONLY = frozenset(
-    {"target_prefix", "deletes", "storage_class", "sse", "kms_key", "max_bytes_per_second"}
+    {"target_prefix", "deletes", "storage_class", "sse", "kms_key", "max_bytes_per_second", "takes_over"}
 )
 """Keys of a route that say how a target is kept: they mean nothing to an action."""
 
@@ -212,7 +214,7 @@ class ActionTable(_Table):
 
     def _check_forward(self, url: str) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if not is_absolute(url):
             raise ValueError('forward must be absolute, like "https://example.org/hooks"')
         if parts.username is not None or parts.fragment:
             raise ValueError("forward takes neither a user nor a fragment in its URL: the secret proves us")
@@ -231,7 +233,7 @@ class ActionTable(_Table):
             yield from self.secret.get_secret_value().split()
         if self.forward is not None:
             url = urlsplit(self.forward)
-            yield from _guarding(url.path)
+            yield from guarding(url.path)
             yield from (value for _, value in parse_qsl(url.query) if len(value) >= GUARDS)
 
     @property
@@ -253,7 +255,8 @@ class ActionTable(_Table):
 
 class RouteSettings(ActionTable):
     """`[[routes]]`: what is done where. `source` is "store:bucket"; of `target` (another, kept equal to it),
-    `exec` (a program) and `forward` (a URL) each route has one."""
+    `exec` (a program) and `forward` (a URL) each route has one. `takes_over` names other buckets whose copies
+    on the target are this route's own from now on: where the source was before it moved."""
 
     ACTIONS: ClassVar[dict[str, frozenset[str]]] = {"target": MIRROR_ONLY, **ActionTable.ACTIONS}
     HINT: ClassVar[str] = 'For a mirror:  target = "store:bucket"'
@@ -269,6 +272,7 @@ class RouteSettings(ActionTable):
     sse: Literal["AES256", "aws:kms"] | None = None
     kms_key: str | None = None
     max_bytes_per_second: int | None = Field(default=None, gt=0)
+    takes_over: tuple[Former, ...] = ()
 
     @property
     def _takes(self) -> str:

@@ -34,6 +34,18 @@ class Upload(BaseModel):
     opaque: bool = False
 
 
+class Trouble(BaseModel):
+    """How a task failed: last `at`, at the operation `stage`; `spared` failures in a row have not counted,
+    the first of them at `since`, for no other object is known to have passed (epoch seconds)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    at: float
+    since: float
+    spared: int = Field(default=0, ge=0)
+    stage: str = "read"
+
+
 class Output(BaseModel):
     """One output of a stack. Its value is any JSON, and may be a secret."""
 
@@ -63,7 +75,7 @@ class Task(BaseModel):
     the epoch), from which the lag is told. `tries` counts the writes that a chain of looks rests on.
     `seen` is what the source showed when it contradicted an event ("" for no such key): the look that
     follows has nothing to do when it shows the same. `doubt` says that an earlier write of it has an end
-    that nobody knows. `approved` lets a delete pass the brake; `upload` is
+    that nobody knows, `trouble` how it failed before. `approved` lets a delete pass the brake; `upload` is
     a copy to go on with. `stack` is the notification that a task of a stack route is about: then `key` is
     the stack's name and `event` its status.
     Unknown fields are ignored, so that an older worker can read a newer receiver's tasks; another `v`
@@ -84,6 +96,7 @@ class Task(BaseModel):
     tries: int = 0
     seen: str | None = None
     doubt: bool = False
+    trouble: Trouble | None = None
     approved: bool = False
     upload: Upload | None = None
     stack: Stack | None = None
@@ -99,7 +112,14 @@ class Task(BaseModel):
 
         A look is not approved: what a person let past the brake was this delete, not every later one.
         """
-        about_this_try = {"claim": None, "etag": None, "event": LOOK, "approved": False, "upload": None}
+        about_this_try = {
+            "claim": None,
+            "etag": None,
+            "event": LOOK,
+            "doubt": False,
+            "approved": False,
+            "upload": None,
+        }
         return self.model_copy(update=about_this_try | {"tries": self.tries + 1, "seen": seen})
 
     def encode(self) -> bytes:

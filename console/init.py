@@ -49,6 +49,8 @@ region = "ru-msk"
 key_encoding = "auto"                        # of keys in hooks: auto | raw | url
 # max_requests_per_second = 300              # of each worker: MCS takes 1000 of a project (listings: 250)
 # addressing = "auto"                        # auto | path | virtual: where the bucket's name stands
+# consistency = "strong"                     # eventual, if reads may show an old state: the mirror re-checks
+# public_url = "https://hooks.example.org/webhook/{own}"   # its own, beside a bucket of the same name
 # tags = "auto"                              # auto | always | never: whether to ask for objects' tags
 # ca_bundle = "/etc/ssl/mcs.pem"             # whom to trust beside the system's authorities
 
@@ -69,6 +71,7 @@ deletes = "mirror"                           # mirror | owned (only what hookmir
 # sse = "aws:kms"                            # of the copies: AES256 | aws:kms
 # kms_key = "arn:aws:kms:..."
 # max_bytes_per_second = 50000000            # of each worker
+# takes_over = ["https://old.example.org/my-bucket"]  # where the source was before it moved
 # [routes.brake]
 # deletes = 1000                             # more than so many deletes
 # window = 300                               # within so many seconds are held for you
@@ -104,7 +107,8 @@ def signing_secret() -> str:
 
 def filled() -> str:
     """Return the template with secrets of its own."""
-    return TEMPLATE.format(token=secrets.token_hex(16), stacks=secrets.token_hex(16), secret=signing_secret())
+    paths = {name: secrets.token_hex(16) for name in ("token", "stacks", "own")}
+    return TEMPLATE.format(**paths, secret=signing_secret())
 
 
 @click.command()

@@ -16,7 +16,7 @@ from common.settings import Settings
 from common.store.port import Bucket, OpenUpload
 from common.telemetry import one_line
 from console.options import config_option, json_option, print_json, print_table
-from worker.program import open_route, open_stores
+from worker.program import open_routes, open_stores
 
 DAY = 24.0
 
@@ -87,14 +87,12 @@ async def _each(settings: Settings, hours: float, *, clear: bool) -> list[Found]
 
 
 async def _open_uploads(settings: Settings, before: float, stack: AsyncExitStack) -> AsyncIterator[Found]:
-    stores = await open_stores(settings, stack)
     seen: set[tuple[str, str]] = set()
-    for configured in settings.routes:
-        if configured.target is None:
+    for route in open_routes(settings, await open_stores(settings, stack)).values():
+        if route.destination is None:
             continue
-        route = open_route(configured, stores)
         async for upload in route.target.uploads(route.target_prefix):
-            name = (configured.target, upload.id)
+            name = (route.target.place, upload.id)
             if upload.started <= before and name not in seen:  # two routes may share a target
                 seen.add(name)
                 yield Found(route.id, route.target, upload)

@@ -45,7 +45,7 @@ def refuse_unrouted(settings: Settings) -> None:
     if not settings.all_routes:
         example = '[{"source": "mcs:my-bucket", "target": "aws:my-bucket-backup"}]'
         raise ConfigError(f"routes: there is none. Set in .env:  HOOKMIRROR_ROUTES='{example}'")
-    if settings.routes and settings.receiver.public_url is None:
+    if not all(settings.hook_url(route.source) for route in settings.routes):
         raise ConfigError(
             "receiver.public_url: missing. Set in .env:  HOOKMIRROR_RECEIVER__PUBLIC_URL=https://..."
         )

@@ -91,7 +91,8 @@ async def _visit(objects: int, seed: int, think: float, within: float) -> int:
 
 async def _open(settings: Settings, stack: AsyncExitStack) -> Visit:
     route = settings.routes[0] if settings.routes else None
-    if route is None or route.target is None or settings.receiver.public_url is None:
+    hook_url = settings.hook_url(route.source) if route else None
+    if route is None or route.target is None or hook_url is None:
         raise ConfigError("the demo needs a route with a target, and receiver.public_url")
 
     async def bucket(address: str) -> S3Bucket:
@@ -105,7 +106,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Visit:
     account = settings.stores[route.source.partition(":")[0]]
     requests = await stack.enter_async_context(SignedRequests(account))
     source, target = await bucket(route.source), await bucket(route.target)
-    return Visit(source, target, requests, queue, settings.receiver.public_url)
+    return Visit(source, target, requests, queue, hook_url)
 
 
 async def _begin(visit: Visit) -> None:

@@ -43,10 +43,13 @@ LOOKING = frozenset({"GET", "HEAD"})
 
 
 class Admission:
-    """Says whether a call is let in. `clock` gives seconds that never go back."""
+    """Says whether a call is let in. `clock` gives seconds that never go back, `more` are the paths of hooks
+    beside that of `settings`."""
 
-    def __init__(self, settings: ReceiverSettings, clock: Callable[[], float]) -> None:
-        self._path = unquote(settings.path)
+    def __init__(
+        self, settings: ReceiverSettings, clock: Callable[[], float], more: Iterable[str] = ()
+    ) -> None:
+        self._paths = tuple(map(unquote, (settings.path, *more)))
         # Without one that of hooks is compared twice, and hooks come first.
         self._stack_path = unquote(settings.stack_path or settings.path)
         self._allowed = settings.allowed_networks
@@ -69,8 +72,9 @@ class Admission:
         return door
 
     def _find(self, call: Call) -> Door | None:
-        # Both are compared, whatever the first one says: the time shall not tell how far it came.
-        hooks, stacks = same(call.path, self._path), same(call.path, self._stack_path)
+        # All are compared, whatever the first one says: the time shall not tell how far it came.
+        hooks = sum(same(call.path, path) for path in self._paths) > 0
+        stacks = same(call.path, self._stack_path)
         if call.method == "POST":
             return Door.HOOKS if hooks else Door.STACKS if stacks else None
         if call.method not in LOOKING or hooks:

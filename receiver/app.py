@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.requests import ClientDisconnect
 
 from common.errors import BadRequest, HookmirrorError, QueueAway, Slow, TooMany
-from common.queue.port import Queue
+from common.queue.port import Publisher, Queue
 from common.settings import Settings
 from common.telemetry import Action, log
 from receiver.admission import Admission, Call, Door
@@ -47,25 +48,24 @@ def make_app(
     *,
     topics: SnsTopics,
 ) -> FastAPI:
-    """Return the application: hooks at the path of `receiver.public_url`, stack notifications at that of
-    `receiver.stack_url`, /ping, /healthz, /readyz, /openapi.json and /docs.
+    """Return the application: hooks at the paths of `receiver.public_url` and of the stores' own, stack
+    notifications at that of `receiver.stack_url`, /ping, /healthz, /readyz, /openapi.json and /docs.
 
     Hooks go to `queue`; with a `spool`, through it. `topics` opens Amazon's envelopes.
     """
-    routing = Routing(settings.routes, settings.stores)
-    hook = HookEndpoint(spool or queue, routing, settings.receiver.public_url, metrics, topics)
-    stacks = StackEndpoint(spool or queue, StackRouting(settings.stack_routes), metrics)
-    endpoints: dict[Door, Endpoint] = {Door.HOOKS: hook, Door.STACKS: stacks}
-    admission = Admission(settings.receiver, time.monotonic)
+    endpoints = _endpoints(settings, spool or queue, metrics, topics)
+    more = [inlet.path for inlet in settings.inlets[1:]]
+    admission = Admission(settings.receiver, time.monotonic, more)
     app = FastAPI(title="hookmirror receiver", docs_url=None, redoc_url=None, openapi_url=None)
 
     async def receive(request: Request) -> Response:
         """Take a subscription confirmation, records or a stack notification, of whoever may call."""
         try:
-            door = admission.admit(_call(request))
+            call = _call(request)
+            door = admission.admit(call)
             if door in GREETINGS:
                 return PlainTextResponse(GREETINGS[door] + "\n")
-            answer = await endpoints[door](request.stream())
+            answer = await endpoints[call.path](request.stream())
         except (HookmirrorError, ClientDisconnect) as error:
             metrics.refused(error)
             return _refusal(error)
@@ -94,9 +94,23 @@ def make_app(
         """Hooks can be taken: the queue answers, or there is a spool that does."""
         return await _ready(queue, spool)
 
-    add_pages(app, settings.receiver)
+    add_pages(app, settings.receiver, more)
     app.add_route("/{path:path}", receive, methods=OTHER_METHODS)
     return app
+
+
+def _endpoints(
+    settings: Settings, publisher: Publisher, metrics: HookMetrics, topics: SnsTopics
+) -> dict[str, Endpoint]:
+    """Return who takes what is posted, by decoded path."""
+    endpoints: dict[str, Endpoint] = {}
+    for inlet in settings.inlets:
+        routing = Routing(inlet.routes, settings.stores)
+        endpoints[unquote(inlet.path)] = HookEndpoint(publisher, routing, inlet.url, metrics, topics)
+    if settings.receiver.stack_path is not None:
+        stacks = StackEndpoint(publisher, StackRouting(settings.stack_routes), metrics)
+        endpoints[unquote(settings.receiver.stack_path)] = stacks
+    return endpoints
 
 
 def _call(request: Request) -> Call:

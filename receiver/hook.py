@@ -30,7 +30,8 @@ class Accepted:
 
 
 class HookEndpoint:
-    """Takes the bodies of hooks. `public_url` is the URL as registered at the sender."""
+    """Takes the bodies of hooks that come in at one URL: `public_url`, as registered at the sender, for the
+    buckets of `routing`."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class HookEndpoint:
 
     def _confirm(self, subscription: handshake.Subscription) -> str:
         if not self._routing.knows(subscription.bucket):
-            raise NotOurs(f'no route names the bucket "{subscription.bucket}"; nothing is confirmed for it')
+            raise NotOurs(f'no route of this URL names the bucket "{subscription.bucket}": not confirmed')
         if self._public_url is None:
             raise NotOurs("receiver.public_url is not configured, and it is what a confirmation signs")
         log(Action.SUBSCRIPTION, "subscription confirmed", topic=subscription.topic_arn)
@@ -87,7 +88,7 @@ class HookEndpoint:
             ignored += not found
             tasks += found
         if strangers and strangers == len(records):
-            raise NotOurs("no route names the bucket of these records")
+            raise NotOurs("no route of this URL names the bucket of these records")
         start = time.monotonic()
         try:
             await self._publish(tasks, unreadable)

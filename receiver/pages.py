@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request
@@ -19,11 +20,13 @@ SCRIPT, STYLE = f"{CDN}/swagger-ui-bundle.js", f"{CDN}/swagger-ui.css"
 ALWAYS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
-def add_pages(app: FastAPI, receiver: ReceiverSettings) -> None:
-    """Serve the document and a page that shows it, to GET and HEAD, unless `receiver.docs` is off."""
+def add_pages(app: FastAPI, receiver: ReceiverSettings, more: Iterable[str]) -> None:
+    """Serve the document and a page that shows it, to GET and HEAD, unless `receiver.docs` is off. `more` are
+    the paths of hooks beside that of `receiver`."""
     if not receiver.docs:
         return
-    written = json.dumps(served(receiver, version=version("hookmirror")), ensure_ascii=False).encode()
+    document = served(receiver, more, version=version("hookmirror"))
+    written = json.dumps(document, ensure_ascii=False).encode()
     page = _page()
     policy = _policy(page)
 

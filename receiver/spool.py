@@ -12,7 +12,7 @@ from contextlib import aclosing
 from functools import partial
 
 from common.errors import HookmirrorError, QueueAway
-from common.queue.port import KILLER, DeadLetter, Delivery, Done, Lane, Publisher, Queue, Retry
+from common.queue.port import RETURNED, DeadLetter, Delivery, Done, Lane, Publisher, Queue, Retry
 from common.telemetry import Action, log
 
 PATIENCE = 1.0
@@ -153,9 +153,9 @@ class Drainer:
                 await self._spool.drop({letter.id})
 
     def _pass_on(self, letter: DeadLetter) -> Awaitable[None]:
-        """The spool buries what receivers died with too often. No worker has seen it: it is to blame for
-        nothing, and goes to its lane."""
-        if letter.why == KILLER:
+        """Older versions buried here what receivers had died with too often. No worker has seen it: it is to
+        blame for nothing, and goes to its lane."""
+        if letter.why.startswith(RETURNED):
             return self._queue.publish(letter.body, lane=letter.lane)
         return self._queue.bury(letter.body, lane=letter.lane, why=letter.why)
 

@@ -1,11 +1,10 @@
 """Actions beside the mirror: what a route does with an event instead of keeping a bucket equal.
 
 An event runs its route's action at least once, in no order. What is asked for, copy or delete, is the
-source's state now; what the event claimed is passed beside it. When the source contradicts the claim its
-answer may be an old one: then nothing is run, and the same task comes back once, `look_after` seconds
-later. What is contradicted still was overtaken by another change, which has an event of its own, or forged,
-or it is the wrong reading of a key: it runs nothing. There are no other looks: an action cannot be
-compared, so it would run for each.
+source's state now; what the event claimed is passed beside it. An event that the source contradicts runs
+nothing (`plan.heed` says when): the other change has an event of its own. Where the source may be showing
+an old state, the same task comes back once, `look_after` seconds later, before that is said. There are no
+other looks: an action cannot be compared, so it would run for each.
 """
 
 import json
@@ -16,11 +15,11 @@ from typing import Any, Literal, Protocol
 
 from common.errors import LostDelivery
 from common.store.port import State
-from common.task import Task
+from common.task import Claim, Task
 from common.telemetry import Action
 from worker.brake import Brake
 from worker.job import Job
-from worker.plan import Why, contradicts
+from worker.plan import Heed, Why, heed
 from worker.verdict import Continue, Outcome
 
 
@@ -146,14 +145,20 @@ class Acting:
         """Do the job, or put it off. Raises only errors of `common.errors`."""
         task = job.task
         state = await job.route.source.head(task.key)
-        if contradicts(state, task.claim):
-            if task.tries > 0:
+        doubts = job.route.eventual and task.tries == 0
+        worth = heed(state, task.claim, eventual=doubts)
+        if doubts and state is not None and task.claim is Claim.REMOVED:
+            worth = Heed.LATER  # the version that was removed may be the one that is shown
+        match worth:
+            case Heed.OVERTAKEN:
                 return Outcome(Action.SKIPPED, Why.OVERTAKEN)
-            again = task.model_copy(update={"tries": 1})
-            said = "has no such key" if state is None else "has the key"
-            return Continue(again, f"{task.claim}, said the event; the source {said}", self._look_after)
+            case Heed.LATER:
+                again = task.model_copy(update={"tries": 1})
+                said = "has no such key" if state is None else "has the key"
+                return Continue(again, f"{task.claim}, said the event; the source {said}", self._look_after)
         if state is None:
             self._brake.admit(job.route.id, approved=task.approved)
         if not job.held():
             raise LostDelivery("the delivery went to another worker before the action")
+        job.learned.stage = "act"
         return await self._carry(ObjectOrder(task, job.route.source.name, state))

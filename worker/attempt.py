@@ -5,20 +5,16 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from common.errors import KeyBusy, LostDelivery, RouteDown, StoreAway, UnknownRoute
-from common.queue.port import Bury, Consumer, Delivery, Done, Retry, Verdict
+from common.errors import CameBack, KeyBusy, LostDelivery, Refused, RouteDown, UnknownRoute
+from common.queue.port import KILLER, MAX_RETURNS, Bury, Consumer, Delivery, Done, Retry, Verdict
 from common.task import Task
 from common.telemetry import Action, log
-from worker.job import Job, Route
-from worker.verdict import Continue, Outcome, judge, leave_to_promise
-
-HOLD_WITHIN = 600.0
-"""Seconds for one attempt, whatever it waits for. RabbitMQ takes a delivery back that is held for 30 minutes,
-with all others of its channel; long copies go back to the queue by themselves before this."""
+from worker.job import Job, Learned, Route
+from worker.verdict import Blamed, Continue, Outcome, judge, leave_to_promise
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +41,20 @@ Act = Callable[[Job], Awaitable[Outcome | Continue]]
 
 BUSY_WAIT = 30.0
 """Seconds; the longest wait of a delivery whose key is in other hands."""
+
+LONGEST_KEY = 1024
+"""Bytes of UTF-8: what S3 takes. What stores answer to a longer one may look like a failure of theirs."""
+
+
+def carried(task: Task, learned: Learned, result: object) -> Task:
+    """Return `task` with what an attempt that ended in `result` learned: whoever makes the next one has to
+    know it."""
+    told: dict[str, Any] = {"doubt": learned.doubt}
+    if learned.wrote:
+        told["claim"] = None
+    if isinstance(result, Blamed) and result.trouble is not None:
+        told["trouble"] = result.trouble
+    return task.model_copy(update=told)
 
 
 class Attempt:
@@ -74,33 +84,49 @@ class Attempt:
         """Try the task once and settle the delivery. Raises only CancelledError: then it stays unsettled."""
         start = time.monotonic()
         task: Task | None = None
-        promises: list[Task] = []
+        learned = Learned(doubt=delivery.returned > 0)
         result: Outcome | Continue | Exception
         try:
             task = Task.decode(delivery.body)
-            result = await self._do(task, delivery, promises)
+            learned.doubt |= task.doubt
+            result = await self._do(self._job(task, delivery, learned))
         except LostDelivery as error:
             self._observe(delivery, task, error, None, start)
             return
         except Exception as error:  # noqa: BLE001 - every error has a verdict; the unknown is a Retry
             result = error
         verdict = judge(result, delivery.attempt, attempts=self._attempts, rng=self._rng)
-        if task and not task.claim and promises and isinstance(result, Exception):
-            verdict = leave_to_promise(verdict, task.tries, attempts=self._attempts)
+        if task and not task.claim and learned.promises and isinstance(result, Exception):
+            verdict = leave_to_promise(verdict, task.tries)
+        if task and isinstance(verdict, Retry):
+            rest = result.task if isinstance(result, Continue) else task
+            verdict = replace(verdict, body=carried(rest, learned, result).encode())
+        ended = result.error if isinstance(result, Blamed) else result
         try:
             await self._settle(delivery, verdict)
         except Exception as error:  # noqa: BLE001 - whatever it was, the delivery counts as unsettled
             self._observe(delivery, task, error, None, start)
         else:
-            self._observe(delivery, task, result, verdict, start)
+            self._observe(delivery, task, ended, verdict, start)
 
-    async def _do(self, task: Task, delivery: Delivery, promises: list[Task]) -> Outcome | Continue:
+    def _job(self, task: Task, delivery: Delivery, learned: Learned) -> Job:
+        """Return what is to be done, or raise what forbids it."""
+        if delivery.returned >= MAX_RETURNS:
+            raise CameBack(KILLER)
         route = self._routes.get(task.route)
         if route is None:
             raise UnknownRoute(f'no route is called "{task.route}": name one so, or drop the task')
+        held = partial(self._consumer.holds, delivery)
+        last, spent = delivery.attempt >= self._attempts, task.tries >= self._attempts
+        job = Job(task, route, delivery.attempt, delivery.lane, held, learned, last, spent)
+        if task.stack is None and (size := len(job.target_key.encode())) > LONGEST_KEY:
+            raise Refused(f"KeyTooLong: the key has {size} bytes, and S3 takes {LONGEST_KEY}")
+        return job
+
+    async def _do(self, job: Job) -> Outcome | Continue:
         # One at a time by key: after a lost connection a detached attempt may still run while its message
         # comes back to this very process.
-        key = (task.route, task.key)
+        key = (job.route.id, job.task.key)
         now = self._clock()
         if (since := self._busy.get(key)) is not None:
             # As long again as it is busy already: a hundred hooks for an object that takes minutes would
@@ -109,13 +135,7 @@ class Attempt:
             raise KeyBusy("another delivery of this key is under way", retry_after=wait)
         self._busy[key] = now
         try:
-            held = partial(self._consumer.holds, delivery)
-            last, spent = delivery.attempt >= self._attempts, task.tries > self._attempts
-            job = Job(task, route, delivery.attempt, delivery.lane, held, last, spent, promises)
-            async with asyncio.timeout(HOLD_WITHIN):
-                return await self._act(job)
-        except TimeoutError as error:
-            raise StoreAway(f"not done within {HOLD_WITHIN:.0f} s") from error
+            return await self._act(job)
         finally:
             del self._busy[key]
 
@@ -173,6 +193,6 @@ def log_attempt(attempted: Attempted) -> None:
 def _loudness(result: object, verdict: Retry) -> int:
     """Waiting is no warning. And what waits for a paused route is not even written: the pause was, loudly
     and once, and a million tasks behind it come by every half minute."""
-    if isinstance(result, RouteDown):
-        return logging.DEBUG
-    return logging.WARNING if verdict.counts else logging.INFO
+    if verdict.counts:
+        return logging.WARNING
+    return logging.DEBUG if isinstance(result, RouteDown) else logging.INFO

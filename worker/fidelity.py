@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from email.header import Header
 
+from common.store.mark import Mark
 from common.store.port import MARK, State
 
 MAX_METADATA = 2048
@@ -15,11 +16,10 @@ TAGGING = "x-amz-tagging"
 def described(
     source: State, placement: Mapping[str, str] | None = None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the headers and the metadata with which a copy of `source` is written.
+    """Return the headers and the metadata with which a copy of `source` is written, without a mark.
 
     `placement` (storage class, encryption) is the route's. Values that are not ASCII are written as
-    RFC 2047 encoded words, the way AWS itself shows them. When the source's own metadata leaves no
-    room for our mark, the mark yields: such a copy is recognised by ETag and size alone.
+    RFC 2047 encoded words, the way AWS itself shows them.
     """
     headers = dict(source.headers)
     if encoding := _without_chunked(headers.pop("content-encoding", "")):
@@ -27,9 +27,15 @@ def described(
     if source.tags:
         headers[TAGGING] = source.tags
     metadata = {name: _ascii(value) for name, value in source.metadata.items() if name != MARK}
-    marked = metadata | {MARK: source.identity}
-    fits = _weight(marked) <= MAX_METADATA or _weight(metadata) > MAX_METADATA
-    return headers | dict(placement or {}), marked if fits else metadata
+    return headers | dict(placement or {}), metadata
+
+
+def marked(metadata: Mapping[str, str], mark: Mark) -> dict[str, str]:
+    """Return `metadata` with `mark`. When that leaves no room for it the mark yields: such a copy is
+    recognised by its bytes and its description."""
+    with_it = {**metadata, MARK: str(mark)}
+    fits = _weight(with_it) <= MAX_METADATA or _weight(metadata) > MAX_METADATA
+    return with_it if fits else dict(metadata)
 
 
 def _without_chunked(encoding: str) -> str:

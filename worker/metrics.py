@@ -11,9 +11,9 @@ from common.queue.port import Bury, Done, Retry
 from common.task import Task
 from common.telemetry import Action
 from worker.attempt import Act, Attempted
+from worker.blame import PROOF, Blame
 from worker.brake import Brake
 from worker.job import Job
-from worker.pause import PROOF, Pauses
 from worker.plan import Why
 from worker.pool import Pool
 from worker.verdict import Continue, Outcome
@@ -135,11 +135,11 @@ class Watch:
             for action in (Action.COPIED, Action.DELETED, Action.LOOK_LATER):
                 self._families.ended.labels(route, action, "")
 
-    def follow(self, routes: Iterable[str], pool: Pool, pauses: Pauses, brake: Brake) -> None:
+    def follow(self, routes: Iterable[str], pool: Pool, blame: Blame, brake: Brake) -> None:
         """Tell the state of these whenever somebody asks."""
         self._families.in_hand.set_function(lambda: pool.in_hand)
         for route in routes:
-            self._families.paused.labels(route).set_function(partial(_is_paused, pauses, route))
+            self._families.paused.labels(route).set_function(partial(_is_paused, blame, route))
             self._families.brake.labels(route).set_function(partial(brake.holds, route))
 
     def around(self, act: Act) -> Act:
@@ -168,8 +168,8 @@ class Watch:
 
     @harmless
     def _promised(self, job: Job) -> None:
-        if job.promises:
-            self._families.looks_promised.labels(job.route.id).inc(len(job.promises))
+        for look in job.learned.promises:
+            self._families.looks_promised.labels(self._known(look.route)).inc()
 
     def __call__(self, attempted: Attempted) -> None:
         """Count an attempt that is over: an `Observer`."""
@@ -209,5 +209,5 @@ class Watch:
             self._waiting.send_away(task, after)
 
 
-def _is_paused(pauses: Pauses, route: str) -> float:
-    return float(route in pauses.paused())
+def _is_paused(blame: Blame, route: str) -> float:
+    return float(route in blame.paused())

@@ -1,73 +1,179 @@
 """Make the target agree with the source, for one key: the protocol of docs/protocol.md.
 
-An event is a hint; the source is the truth, looked at now. And since a worker may die with a write
-in flight that lands after everybody else has finished, *before a worker touches the target it
-promises, in the queue, to look again later*: no write outlives its look.
-"""
+An event is a hint; the source is the truth, looked at now, and again after each write: *look back*. Only
+where a write may land after everybody else has finished (a delivery that came back, a write whose end is not
+known) is a look published, for when no request of today can land any more. A source that may show old states
+is looked at again after every write: that look is promised *before* the write."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
-from common.errors import LostDelivery, SourceMoved, StoreAway, Throttled
-from common.queue.port import Publisher
+from common.errors import (
+    Foreign,
+    LostDelivery,
+    Never,
+    NeverInStep,
+    NotSupported,
+    RouteDown,
+    SourceMoved,
+    StoreAway,
+    TargetMoved,
+    Throttled,
+    TryAgain,
+)
+from common.queue.port import Marks, Publisher
+from common.store.mark import mark_for, mark_on, proven_md5
 from common.store.port import Reading, State
+from common.task import Task
 from common.telemetry import Action
+from worker import plan as decide
 from worker.brake import Brake
-from worker.fidelity import described
-from worker.job import SMALL, Job
+from worker.fidelity import described, marked
+from worker.job import SMALL, Job, Route, Stage
 from worker.parts import PartsCopy
-from worker.plan import Copy, Skip, Why, contradicts, differs, plan, sight, uncovers
+from worker.plan import Heed, Skip, Step, Why, doubtful, heed, moved, sight
 from worker.transfer import READ_WITHIN, Budget, fetch, turn
 from worker.verdict import Continue, Outcome
 
 WRITE_WITHIN = 60.0
-"""Seconds from the promise to the end of the write. With the 15 minutes for which a signed request can
-stay valid, this must stay below the 20 minutes after which the promised look comes."""
+"""Seconds from the check that the delivery is ours to the end of the write. With the 15 minutes for which a
+signed request can stay valid, this must stay below the 20 minutes after which a look comes."""
+
+LAPS = 3
+"""How often one attempt starts over because the source moved. Each lap writes once at most."""
+
+
+class Mail(Publisher, Marks, Protocol):
+    """What the mirror needs of a queue: to publish looks, and to be the one who copies a large object."""
 
 
 class Mirror:
-    """The protocol over a queue that takes the looks. `look_after` is D, in seconds."""
+    """The protocol over a queue. `look_after` is D, in seconds; `owners` names the places of the buckets that
+    are configured here, by what stands for them in a mark; `clock` is in epoch seconds."""
 
-    def __init__(self, publisher: Publisher, *, look_after: float, budget: Budget, brake: Brake) -> None:
-        self._publisher = publisher
+    def __init__(
+        self,
+        mail: Mail,
+        *,
+        look_after: float,
+        budget: Budget,
+        brake: Brake,
+        owners: Mapping[bytes, str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._mail = mail
         self._look_after = look_after
         self._budget = budget
         self._brake = brake
-        self._parts = PartsCopy(budget)
+        self._owners = owners or {}
+        self._clock = clock
+        self._parts = PartsCopy(budget, mail)
+        self._two_faced: set[str] = set()
+        """Places of sources that describe an object by HEAD otherwise than by GET: there HEAD is believed."""
+        self._refused: set[tuple[Stage, str]] = set()
+        """What targets refuse that can be done otherwise: a copy onto itself, or a write on a condition."""
+        self._odd_etags: set[str] = set()
+        """Places of targets whose ETags are no MD5s of what was sent."""
 
     async def __call__(self, job: Job) -> Outcome | Continue:
         """Do the job, or as much of it as one delivery should. Raises only errors of `common.errors`."""
-        source, key = job.route.source, job.task.key
-        if job.expects_nothing_to_do:
-            return await self._agree(job, await source.head(key), None)
-        async with source.read(key) as reading:
-            state = reading.state if reading else None
-            if state is None or state.size <= SMALL:
-                return await self._agree(job, state, reading)
-        return await self._agree(job, state, None)  # with the large body let go of, unread
+        for _ in range(LAPS):
+            with suppress(TargetMoved):
+                end = await self._lap(job)
+                if end is not None:
+                    return await self._end(job, end)
+        raise SourceMoved(
+            f"the source changed {LAPS} times while it was copied", counts=not job.learned.moved
+        )
 
-    async def _agree(self, job: Job, source: State | None, reading: Reading | None) -> Outcome | Continue:
-        task = job.task
-        if contradicts(source, task.claim) and not uncovers(source, task.claim):
+    async def _end(self, job: Job, end: Outcome | Continue) -> Outcome | Continue:
+        if job.learned.doubt and not job.route.eventual and isinstance(end, Outcome):
+            await self._promise_look(job)
+        return end
+
+    async def _lap(self, job: Job) -> Outcome | Continue | None:
+        """Look and act once. None when the source has moved meanwhile: then it is to be done again."""
+        source, key = job.route.source, job.task.key
+        if not job.expects_nothing_to_do and source.place not in self._two_faced:
+            async with source.read(key) as reading:
+                state = reading.state if reading else None
+                if state is None or state.size <= SMALL:
+                    return await self._agree(job, state, reading)
+        # Of what is large only the HEAD counts, from the first look to the last: its parts take several.
+        return await self._agree(job, await source.head(key), None)
+
+    async def _agree(
+        self, job: Job, source: State | None, reading: Reading | None
+    ) -> Outcome | Continue | None:
+        task, eventual = job.task, job.route.eventual
+        claim = None if job.learned.wrote else task.claim
+        worth = heed(source, claim, eventual=eventual)
+        if worth is Heed.LATER:
             return await self._look_later(job, source)
-        if task.seen == sight(source):
+        if (source is None and worth is Heed.OVERTAKEN) or (
+            task.seen is not None and task.seen == sight(source)
+        ):
+            await self._abandon_upload(job)
             return Outcome(Action.SKIPPED, Why.OVERTAKEN)
-        # Without a source the absence must be proved, else a missing bucket would pass for a key deleted.
-        target = await job.route.target.head(job.target_key, proof=source is None)
-        step = plan(source, target, job.route.deletes)
-        if job.spent and not isinstance(step, Skip):
-            return Outcome(Action.SKIPPED, Why.SPENT)
-        if isinstance(step, Copy) and source is not None and source.size > SMALL:
-            return await self._copy_parts(job, source)
+        target = await target_of(job.route, job.task.key, source)
+        step = decide.plan(
+            source, target, job.route.rules, claim=claim, told=task.received, now=self._clock()
+        )
+        if eventual and isinstance(step, Skip) and doubtful(source, claim, task.etag, task.size):
+            await self._promise_look(job, seen=sight(source))
+        return await self._take(job, step, source, target, reading)
+
+    async def _take(
+        self, job: Job, step: Step, source: State | None, target: State | None, reading: Reading | None
+    ) -> Outcome | Continue | None:
+        """Do `step`. None when it is to be looked at again."""
+        if isinstance(step, decide.Foreign):
+            raise Foreign(self._whose(step.origin, job))
+        if isinstance(step, Skip | decide.Settle):
+            return await self._leave(job, step)
+        if job.spent and job.route.eventual:
+            raise NeverInStep(
+                f"written {job.task.tries} times and found out of step each time: the target changes what"
+                " it is given, somebody else writes there, or the source goes on showing old states"
+            )
+        if source is None:
+            return await self._delete(job, target)
+        again = job.learned.stage == "restate"  # which came to nothing a moment ago
+        if isinstance(step, decide.Restate) and target and not (again or self._refuses(job, "restate")):
+            return await self._restate(job, source, target)
+        if source.size > SMALL:
+            return await self._copy_parts(job, source, target)
         await self._abandon_upload(job)
-        if isinstance(step, Skip):
-            if differs(source, task.claim, task.etag, task.size) or uncovers(source, task.claim):
-                await self._promise_look(job, seen=sight(source))
-            return Outcome(Action.SKIPPED, step.why)
-        if isinstance(step, Copy):
-            return await (self._copy(job, reading) if reading else self._reread(job))
-        return await self._delete(job)
+        if reading is not None:
+            return await self._copy(job, reading, source, target)
+        return await self._reread(job, source, target)
+
+    async def _leave(self, job: Job, step: Skip | decide.Settle) -> Outcome | Continue:
+        """Touch nothing."""
+        await self._abandon_upload(job)
+        if isinstance(step, decide.Settle):
+            return Continue(job.task, "removed at the source, or not there yet: time will tell", step.after)
+        if step.why is Why.LATER_THERE and job.route.back is not None:
+            await self._hand_over(job, job.route.back)
+        return Outcome(Action.SKIPPED, step.why)
+
+    def _whose(self, origin: bytes, job: Job) -> str:
+        owner = self._owners.get(origin, f"a bucket that no route here names (origin {origin.hex()})")
+        return (
+            f"{job.route.target.name}/{job.target_key} is a copy from {owner}, not from"
+            f" {job.route.source.name}. If this route is to have it: delete it there, or name its source in"
+            " the route's takes_over"
+        )
+
+    async def _hand_over(self, job: Job, route: str) -> None:
+        """Have the same key looked at by the route that goes the other way."""
+        look = Task(route=route, key=job.task.key, received=job.task.received)
+        await self._mail.publish(look.encode(), lane=job.lane)
+        job.learned.promises.append(look)
 
     async def _look_later(self, job: Job, source: State | None) -> Outcome:
         """Touch nothing, and have the key looked at when the source no longer shows an old state."""
@@ -79,57 +185,165 @@ class Mirror:
         if job.task.upload is not None:  # whatever it was to become is not wanted any more
             await self._parts.abandon(job, job.task.upload)
 
-    async def _reread(self, job: Job) -> Outcome:
-        """Copy what the source holds by now, which need not be what was compared."""
+    def _refuses(self, job: Job, what: Stage) -> bool:
+        return (what, job.route.target.place) in self._refused
+
+    def _over(self, job: Job, stage: Stage, target: State | None) -> str | None:
+        """What a write may replace. Where people write on both sides, only what was compared."""
+        if job.route.back is None or self._refuses(job, stage):
+            return None
+        over = target.etag if target else ""
+        if over == job.learned.over:
+            # Refused a moment ago, and it is there all the same: conditions mean something else there.
+            self._refused.add((stage, job.route.target.place))
+            return None
+        job.learned.over = over
+        return over
+
+    async def _reread(self, job: Job, seen: State, target: State | None) -> Outcome | None:
+        """Copy what the source holds by now, which need not be what was `seen`."""
         async with job.route.source.read(job.task.key) as reading:
             if reading is None or reading.state.size > SMALL:
-                raise SourceMoved("the object changed between the look and the read")
-            return await self._copy(job, reading)
+                job.learned.moved = True
+                return None
+            source = reading.state if moved(seen, reading.state) else seen
+            return await self._copy(job, reading, source, target)
 
-    async def _copy(self, job: Job, reading: Reading) -> Outcome:
-        source = reading.state
+    async def _copy(self, job: Job, reading: Reading, source: State, target: State | None) -> Outcome | None:
         async with turn(self._budget, source.size, job.route.meter, within=READ_WITHIN) as came:
             if not came:
                 raise Throttled(f"{job.route.id}: no turn to copy within {READ_WITHIN:.0f} s")
             body = await fetch(reading)
-            headers, metadata = described(source, job.route.placement)
-            await self._promise_look(job)
-            async with _touching(job):
-                await job.route.target.write(job.target_key, body, headers=headers, metadata=metadata)
-        return Outcome(Action.COPIED, size=source.size)
+            md5 = proven_md5(source) or hashlib.md5(body, usedforsecurity=False).hexdigest()
+            headers, metadata = self._description(job, source, md5)
+            over = self._over(job, "copy", target)
+            async with self._touching(job, "copy"):
+                etag = await job.route.target.write(
+                    job.target_key, body, headers=headers, metadata=metadata, over=over
+                )
+        if etag != md5:
+            self._odd_etags.add(job.route.target.place)
+        return await self._look_back(job, source, Outcome(Action.COPIED, size=source.size))
 
-    async def _copy_parts(self, job: Job, source: State) -> Outcome | Continue:
+    async def _restate(self, job: Job, source: State, target: State) -> Outcome | None:
+        headers, metadata = self._description(job, source, proven_md5(target))
+        async with self._touching(job, "restate"):
+            await job.route.target.restate(
+                job.target_key, etag=target.etag, headers=headers, metadata=metadata
+            )
+        await self._abandon_upload(job)
+        return await self._look_back(job, source, Outcome(Action.COPIED, "its description alone"))
+
+    def _description(self, job: Job, source: State, md5: str) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the headers and the metadata, our mark among them, with which `source` is written."""
+        rules = job.route.rules
+        headers, metadata = described(source, job.route.placement)
+        if job.route.target.place in self._odd_etags:
+            md5 = ""
+        return headers, marked(metadata, mark_for(source, rules.origin, md5=md5, written=rules.age(source)))
+
+    async def _copy_parts(self, job: Job, source: State, target: State | None) -> Outcome | Continue | None:
         upload = job.task.upload
         if upload is None:
-            return await self._parts.begin(job, source)
+            return await self._parts.begin(job, source, self._description(job, source, ""))
         parts = await self._parts.carry_on(job, source, upload)
         if isinstance(parts, Continue):
             return parts
-        await self._promise_look(job)
-        async with _touching(job):
-            await job.route.target.complete_upload(job.target_key, upload.id, parts)
-        return Outcome(Action.COPIED, size=source.size)
+        if not await self._still_wanted(job, source):
+            await self._abandon_upload(job)
+            return Continue(job.task.model_copy(update={"upload": None}), "no longer what is to be copied")
+        async with self._touching(job, "parts"):
+            over = self._over(job, "parts", target)
+            await job.route.target.complete_upload(job.target_key, upload.id, parts, over=over)
+        return await self._look_back(job, source, Outcome(Action.COPIED, size=source.size))
 
-    async def _delete(self, job: Job) -> Outcome:
+    async def _still_wanted(self, job: Job, source: State) -> bool:
+        """Compare once more: copying the parts took its time, and another worker may have been faster."""
+        now = await job.route.source.head(job.task.key)
+        if sight(now) != sight(source):
+            return False
+        target = await target_of(job.route, job.task.key, now)
+        return isinstance(decide.plan(now, target, job.route.rules), decide.Copy | decide.Restate)
+
+    async def _delete(self, job: Job, target: State | None) -> Outcome | None:
         self._brake.admit(job.route.id, approved=job.task.approved)
-        await self._promise_look(job)
-        async with _touching(job):
-            await job.route.target.delete(job.target_key)
-        return Outcome(Action.DELETED)
+        await self._abandon_upload(job)
+        async with self._touching(job, "delete"):
+            over = self._over(job, "delete", target)
+            await job.route.target.delete(job.target_key, over=over)
+        return await self._look_back(job, None, Outcome(Action.DELETED))
+
+    async def _look_back(self, job: Job, copied: State | None, outcome: Outcome) -> Outcome | None:
+        """Return `outcome` when the source still is what was written, None when it is not."""
+        if job.route.eventual:
+            return outcome  # a look was promised
+        source, key = job.route.source, job.task.key
+        now = await source.head(key, proof=False)
+        if sight(now) == sight(copied):
+            return outcome
+        if now is None or copied is None or moved(copied, now):
+            job.learned.moved = True
+            return None
+        async with source.read(key) as again:
+            if again is None or sight(again.state) != sight(copied):
+                return None
+        known = source.place in self._two_faced
+        self._two_faced.add(source.place)
+        return outcome if known else None  # once more, for the copy to be described as HEAD does
 
     async def _promise_look(self, job: Job, *, seen: str | None = None) -> None:
         look = job.task.look(seen)
-        await self._publisher.publish(look.encode(), lane=job.lane, delay=self._look_after)
-        job.promises.append(look)
+        await self._mail.publish(look.encode(), lane=job.lane, delay=self._look_after)
+        job.learned.promises.append(look)
+
+    @asynccontextmanager
+    async def _touching(self, job: Job, stage: Stage) -> AsyncIterator[None]:
+        """The block that touches the target: only while the delivery is ours, and for WRITE_WITHIN at
+        most."""
+        job.learned.stage = stage
+        if job.route.eventual:
+            await self._promise_look(job)
+        if not job.held():
+            raise LostDelivery("the delivery went to another worker before the write")
+        wrote, doubt = job.learned.wrote, job.learned.doubt
+        # Whatever ends this, a cancelled task too: unless the end is known, it is not known.
+        job.learned.wrote = job.learned.doubt = True
+        try:
+            async with asyncio.timeout(WRITE_WITHIN):
+                yield
+        except TimeoutError as error:
+            raise StoreAway(f"the target has not finished the write within {WRITE_WITHIN:.0f} s") from error
+        except (TryAgain, Never) as error:
+            if isinstance(error, TryAgain) and error.unsure:
+                raise
+            job.learned.wrote, job.learned.doubt = wrote, doubt
+            if self._can_be_otherwise(job, stage, error):
+                raise TargetMoved(str(error)) from error
+            raise
+        job.learned.doubt, job.learned.over = doubt, None
+
+    def _can_be_otherwise(self, job: Job, stage: Stage, error: TryAgain | Never) -> bool:
+        """Whether to start over after a write that was refused: for what it was to replace is another by now,
+        or the target does not know such a request, and there is another way."""
+        if not isinstance(error, NotSupported):
+            return isinstance(error, SourceMoved)
+        there_is = stage == "restate" or (job.route.back is not None and not self._refuses(job, stage))
+        if there_is:
+            self._refused.add((stage, job.route.target.place))
+        return there_is
 
 
-@asynccontextmanager
-async def _touching(job: Job) -> AsyncIterator[None]:
-    """The block that touches the target: only while the delivery is ours, and for WRITE_WITHIN at most."""
-    if not job.held():
-        raise LostDelivery("the delivery went to another worker before the write")
-    try:
-        async with asyncio.timeout(WRITE_WITHIN):
-            yield
-    except TimeoutError as error:
-        raise StoreAway(f"the target has not finished the write within {WRITE_WITHIN:.0f} s") from error
+async def target_of(route: Route, key: str, source: State | None) -> State | None:
+    """Return what the target of `route` has for `key`, to be compared with `source`. Its tags are asked for
+    only where no mark of ours tells of them."""
+    # Without a source the absence must be proved, else a missing bucket would pass for a key deleted.
+    bucket, there = route.target, route.target_prefix + key
+    target = await bucket.head(there, proof=source is None, tags=False)
+    if source is None or target is None:
+        return target
+    theirs = mark_on(source)
+    copied_from_it = theirs is not None and theirs.origin == route.rules.home
+    if copied_from_it or (mark_on(target) is None and source.etag == target.etag):
+        with suppress(RouteDown):  # no right to read them: then tags that the source has are set once more
+            return await bucket.head(there)
+    return target

@@ -7,17 +7,17 @@ import logging
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
-from common.errors import Corrupt, Never, Refused, SourceMoved, StoreAway, TryAgain, UploadGone
+from common.errors import Corrupt, KeyBusy, Never, Refused, SourceMoved, StoreAway, TryAgain, UploadGone
+from common.queue.port import Marks
 from common.store.pace import Meter
 from common.store.port import Reading, State, Stream
 from common.task import Upload
 from common.telemetry import Action, log
-from worker.fidelity import described
 from worker.job import Job, Route
 from worker.transfer import READ_WITHIN, Budget, InOrder, turn
 from worker.verdict import Continue
@@ -39,6 +39,15 @@ once none would end in its time."""
 CONTINUE_AFTER = 240.0
 """Seconds after which no further part is begun: the task goes back to the queue and on from there. A part
 takes READ_WITHIN at most, so that no delivery is held for ten minutes."""
+
+CLAIMED = 1.0
+"""The `within` of the mark on a large object that is being copied: it lives for an hour after it was asked
+for."""
+
+CLAIMED_WAIT = 30.0
+"""Seconds after which another delivery of the object asks again."""
+
+Description = tuple[Mapping[str, str], Mapping[str, str]]
 
 T = TypeVar("T")
 
@@ -86,27 +95,60 @@ def etag_of_parts(digests: list[str]) -> str | None:
 
 
 class PartsCopy:
-    """Copies large objects under a common byte budget. `clock` is in seconds."""
+    """Copies large objects under a common byte budget; `marks` tell which of several deliveries copies one.
+    `clock` is in seconds."""
 
-    def __init__(self, budget: Budget, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, budget: Budget, marks: Marks, clock: Callable[[], float] = time.monotonic) -> None:
         self._budget = budget
+        self._marks = marks
         self._clock = clock
         self._passing: dict[str, Budget] = {}
 
-    async def begin(self, job: Job, source: State) -> Continue:
-        """Open an upload on the target and hand it to the queue: only then can nobody lose its id."""
+    async def begin(self, job: Job, source: State, description: Description) -> Continue:
+        """Open an upload on the target, for an object with this `description` (headers and metadata), and
+        hand it to the queue: only then can nobody lose its id. Raises `KeyBusy` while another delivery copies
+        the object."""
+        await self._claim(job, source)
+        if job.learned.doubt:
+            await self._sweep(job)
         theirs = None
         if _OF_PARTS.fullmatch(source.etag):
             theirs = await job.route.source.part_size(job.task.key, etag=source.etag, size=source.size)
         size = part_size(source.size, source.etag, theirs)
-        headers, metadata = described(source, job.route.placement)
-        begun = await job.route.target.create_upload(job.target_key, headers=headers, metadata=metadata)
+        headers, metadata = description
+        try:
+            begun = await job.route.target.create_upload(job.target_key, headers=headers, metadata=metadata)
+        except TryAgain as error:
+            job.learned.doubt |= error.unsure  # then the next attempt sweeps it away
+            raise
         upload = Upload(id=begun.id, identity=source.identity, part_size=size, opaque=begun.opaque)
         return Continue(job.task.model_copy(update={"upload": upload}), "an upload in parts has begun")
+
+    async def _claim(self, job: Job, source: State) -> None:
+        """Be the one who copies this state: two hooks for one large object would read it twice."""
+        what = f"{job.route.id}/{job.task.key}/{source.identity}"
+        if not await self._marks.first(what, job.task.id, at=0.0, within=CLAIMED):
+            raise KeyBusy("another delivery copies this object", retry_after=CLAIMED_WAIT)
+
+    @staticmethod
+    async def _sweep(job: Job) -> None:
+        """Abort what an earlier try of this task may have opened, and nobody was told of."""
+        try:
+            async for found in job.route.target.uploads(job.target_key):
+                if found.key == job.target_key:
+                    await job.route.target.abort_upload(found.key, found.id)
+        except TryAgain as error:
+            log(
+                Action.FAILED,
+                f"open uploads could not be listed: {error}",
+                level=logging.WARNING,
+                task=job.task.id,
+            )
 
     async def carry_on(self, job: Job, source: State, upload: Upload) -> list[str] | Continue:
         """Copy what is missing of `upload`. Return the ETags of all parts, or a continuation when time is
         up or there is nothing to go on with."""
+        await self._claim(job, source)  # again, so that it does not run out
         fresh = job.task.model_copy(update={"upload": None})
         if upload.identity != source.identity:
             await self.abandon(job, upload)

@@ -7,20 +7,22 @@ from common.errors import UnknownRoute
 from common.metrics import Metrics
 from common.queue.port import Lane, Marks, Queue
 from common.settings import Settings
+from common.store.mark import origin_of
 from common.store.pace import Meter
+from common.store.place import place
 from common.store.port import Bucket, Store
 from common.store.s3 import S3Store
 from common.tables import EXEC_TIMEOUT, ActionTable, RouteSettings
 from common.telemetry import Action, log
 from worker.actions import Acting, Carry
 from worker.attempt import Act, Attempt, log_attempt
+from worker.blame import Blame
 from worker.brake import Brake
 from worker.execute import Program
 from worker.forward import Forward
 from worker.job import Job, Route
 from worker.metrics import Watch
 from worker.mirror import Mirror
-from worker.pause import Pauses
 from worker.pool import Pool
 from worker.stacks import StackActing, log_stack
 from worker.transfer import Budget
@@ -31,26 +33,23 @@ BULK_SHARE = 4
 
 
 async def open_stores(settings: Settings, stack: AsyncExitStack) -> dict[str, Store]:
-    """Open every store that a route names; `stack` closes them. Of a target no tags are read: its mark tells
-    all, and the right to read them is not needed."""
+    """Open every store that a route names; `stack` closes them."""
     stores: dict[str, Store] = {}
     sides = (side for route in settings.routes for side in (route.source, route.target) if side)
     named = {side.partition(":")[0] for side in sides}
-    sources = {route.source.partition(":")[0] for route in settings.routes}
     for name in sorted(named):
-        unread = {} if name in sources else {"tags": "never"}
-        stores[name] = await S3Store.open(name, settings.stores[name].model_copy(update=unread))
+        stores[name] = await S3Store.open(name, settings.stores[name])
         stack.push_async_callback(stores[name].close)
     return stores
 
 
 def open_routes(settings: Settings, stores: dict[str, Store]) -> dict[str, Route]:
     """Return every route by its name, those for stacks too, which have no buckets."""
-    routes = {route.id: open_route(route, stores) for route in settings.routes}
+    routes = {route.id: open_route(route, settings, stores) for route in settings.routes}
     return routes | {route.id: Route(route.id, None, None) for route in settings.stack_routes}
 
 
-def open_route(route: RouteSettings, stores: dict[str, Store]) -> Route:
+def open_route(route: RouteSettings, settings: Settings, stores: dict[str, Store]) -> Route:
     """Return the route with its buckets."""
 
     def bucket(address: str) -> Bucket:
@@ -65,7 +64,19 @@ def open_route(route: RouteSettings, stores: dict[str, Store]) -> Route:
         route.deletes,
         placement(route),
         Meter(route.max_bytes_per_second),
+        eventual=settings.stores[route.source.partition(":")[0]].consistency == "eventual",
+        back=settings.two_ways().get(route.id),
+        takes_over=tuple(place(*url.rsplit("/", 1)) for url in route.takes_over),
     )
+
+
+def owners(settings: Settings) -> dict[bytes, str]:
+    """Return the names of the buckets that are copied from here, by what stands for them in marks."""
+    named = {}
+    for route in settings.routes:
+        store, _, bucket = route.source.partition(":")
+        named[origin_of(settings.stores[store].place(bucket))] = route.source
+    return named
 
 
 async def open_acts(
@@ -113,20 +124,26 @@ async def run(settings: Settings, queue: Queue, stop: asyncio.Event, metrics: Me
         stores = await open_stores(settings, stack)
         routes = open_routes(settings, stores)
         brake = Brake({route.id: route.brake for route in settings.routes})
-        mirror = Mirror(queue, look_after=worker.look_after, budget=Budget(worker.memory), brake=brake)
+        mirror = Mirror(
+            queue,
+            look_after=worker.look_after,
+            budget=Budget(worker.memory),
+            brake=brake,
+            owners=owners(settings),
+        )
         act = await open_acts(settings, mirror, brake, queue, stack)
-        pauses = await stack.enter_async_context(Pauses(act))  # left before the stores that it probes
+        blame = await stack.enter_async_context(Blame(act))  # left before the stores that it probes
         watch = Watch(metrics)
         attempt = Attempt(
             queue,
-            watch.around(pauses),
+            watch.around(blame),
             routes,
             attempts=worker.attempts,
             observers=(log_attempt, watch),
         )
         limits = {Lane.LIVE: worker.concurrency, Lane.BULK: max(1, worker.concurrency // BULK_SHARE)}
         pool = Pool(queue, attempt, limits)
-        watch.follow(routes, pool, pauses, brake)
+        watch.follow(routes, pool, blame, brake)
         log(
             Action.STARTED,
             "worker started",

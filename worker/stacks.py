@@ -85,6 +85,7 @@ class StackActing:
             return Outcome(Action.SKIPPED, Why.DUPLICATE)
         if not job.held():
             raise LostDelivery("the delivery went to another worker before the action")
+        job.learned.stage = "act"
         # Not asked again meanwhile: an attempt lasts for minutes, and a mark for an hour at least.
         return await self._carry(StackOrder(task, stack))
 

@@ -1,16 +1,13 @@
 """What becomes of a delivery: pure, from how its attempt ended."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from common.backoff import delay
 from common.errors import Never, TryAgain
 from common.queue.port import MAX_DELAY, Bury, Done, Retry, Verdict
-from common.task import Task
+from common.task import Task, Trouble
 from common.telemetry import Action
-
-SELDOM = 600.0
-"""Seconds between the tries of a look whose chain is at its end, while the store asks for patience."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +28,19 @@ class Continue:
     after: float = 0.0
 
 
+class Blamed(Exception):
+    """An attempt ended in `error`, and this is whose failure it was: it `counts` when it is the task's own;
+    else the task comes back after `after` seconds. `trouble` is what the task carries on, None when nothing
+    was tried."""
+
+    def __init__(self, error: Exception, *, counts: bool, after: float, trouble: Trouble | None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.counts = counts
+        self.after = after
+        self.trouble = trouble
+
+
 def judge(
     result: Outcome | Continue | Exception, attempt: int, *, attempts: int, rng: random.Random
 ) -> Verdict:
@@ -43,29 +53,31 @@ def judge(
         return Done(result.action)
     if isinstance(result, Continue):
         return Retry(result.after, result.why, counts=False, body=result.task.encode())
-    why = f"{type(result).__name__}: {result}"
-    if isinstance(result, Never):
+    if isinstance(result, Blamed) and not result.counts:
+        return Retry(min(result.after, MAX_DELAY), _why(result.error), counts=False)
+    error = result.error if isinstance(result, Blamed) else result
+    why = _why(error)
+    if isinstance(error, Never):
         return Bury(why)
-    if isinstance(result, TryAgain) and not result.counts:
-        return Retry(min(max(result.retry_after, result.patience), MAX_DELAY), why, counts=False)
+    if isinstance(error, TryAgain) and not error.counts:
+        return Retry(min(max(error.retry_after, error.patience), MAX_DELAY), why, counts=False)
     if attempt >= attempts:
         return Bury(f"{why} (attempt {attempt} of {attempts})")
-    asked = result.retry_after if isinstance(result, TryAgain) else 0.0
+    asked = error.retry_after if isinstance(error, TryAgain) else 0.0
     return Retry(min(max(asked, delay(attempt, rng)), MAX_DELAY), why)
 
 
-def leave_to_promise(verdict: Verdict, tries: int, *, attempts: int) -> Verdict:
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def leave_to_promise(verdict: Verdict, tries: int) -> Verdict:
     """Return the verdict on a look that failed after it had promised the next look: that one is its retry.
 
-    Were it retried as well, every failure would double the looks. `tries` is how many writes the chain
-    of looks rests on already; at `attempts` it ends as a dead letter. A refusal is buried for the first
-    look of a chain and not again for each that follows.
+    Were it retried as well, every failure would double the looks. `tries` is how many writes the chain of
+    looks rests on already; a refusal is buried for the first look of a chain and not again for each that
+    follows.
     """
-    if isinstance(verdict, Retry) and tries >= attempts and not verdict.counts:
-        # The promised look only compares by now. Seldom: each try promises one more.
-        return replace(verdict, after=max(verdict.after, SELDOM))
-    if isinstance(verdict, Retry) and tries >= attempts:
-        return Bury(f"{verdict.why} (look {tries} of {attempts})")
     if isinstance(verdict, Retry) or (isinstance(verdict, Bury) and tries > 1):
         return Done(f"left to the promised look: {verdict.why}")
     return verdict

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 
 from common.errors import LostDelivery
 from common.queue.port import (
-    KILLER,
-    MAX_DELIVERIES,
     Bury,
     Counts,
     DeadLetter,
@@ -34,6 +32,7 @@ class _Message:
     due: float
     attempt: int = 1
     failures: tuple[Failure, ...] = ()
+    returned: int = 0
     holder: "MemoryQueue | None" = None
 
 
@@ -82,7 +81,7 @@ class MemoryQueue:
                 await asyncio.sleep(POLL)
                 continue
             message.holder = self
-            yield Delivery(message.body, message.attempt, message, lane, message.failures)
+            yield Delivery(message.body, message.attempt, message, lane, message.failures, message.returned)
 
     def _next(self, lane: Lane) -> _Message | None:
         now = self._clock()
@@ -92,6 +91,11 @@ class MemoryQueue:
     def holds(self, delivery: Delivery) -> bool:
         """See the port."""
         return isinstance(delivery.receipt, _Message) and delivery.receipt.holder is self
+
+    async def give_back(self, delivery: Delivery) -> None:
+        """See the port."""
+        if self.holds(delivery) and isinstance(delivery.receipt, _Message):
+            delivery.receipt.holder = None
 
     async def settle(self, delivery: Delivery, verdict: Verdict) -> None:
         """See the port."""
@@ -107,6 +111,7 @@ class MemoryQueue:
             self._lay(message, verdict.why)
         else:
             message.attempt += verdict.counts
+            message.returned = 0
             message.body = verdict.body or message.body
             message.due = self._clock() + verdict.after
 
@@ -163,6 +168,4 @@ class MemoryQueue:
         """Give back what this handle holds."""
         for message in [m for m in self._messages.values() if m.holder is self]:
             message.holder = None
-            message.attempt += 1
-            if message.attempt > MAX_DELIVERIES:
-                self._lay(message, KILLER)
+            message.returned += 1

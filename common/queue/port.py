@@ -2,7 +2,8 @@
 
 1. *Published means durable.* When `publish` returns, the message survives `kill -9` of everything.
 2. *One holder at a time*, however long the work takes.
-3. *Unsettled work comes back* after its holder dies, with a higher `attempt`.
+3. *Unsettled work comes back* after its holder dies, with a higher `returned`. What no holder was given is
+   given back at once when a holder stops taking, and not counted.
 4. *A wait is a wait*: `Retry` and `delay` come back no sooner than asked, and block nobody meanwhile.
 5. *Dead letters never expire*; looking at them changes neither their count nor their order, which is that
    of their burial.
@@ -27,10 +28,18 @@ MARK_OUTLIVES = 3600
 """Seconds that a mark lives beyond its `within`: as long as a task may wait between two tries, and so that a
 backlog may take that long from a first one to its repetitions."""
 
-MAX_DELIVERIES = 100
-"""A message that came back unsettled this often kills its workers: it is buried unseen."""
+MAX_RETURNS = 20
+"""What came back unsettled this often is buried by whoever takes it next. It was worked on alone for most of
+them, so that nothing else was in hand; and machines, brokers and deployments do not go away under one and the
+same task so often."""
 
-KILLER = f"came back unsettled {MAX_DELIVERIES} times: it may be what kills its workers"
+MAX_DELIVERIES = 100
+"""So often a broker gives a message out by itself: the last resort, out of reach of `MAX_RETURNS`."""
+
+RETURNED = "came back unsettled"
+"""How the reason of a message begins that was buried for it, whoever did and when."""
+
+KILLER = f"{RETURNED} {MAX_RETURNS} times: it may be what kills its workers"
 """Why such a message was buried."""
 
 
@@ -167,11 +176,16 @@ class Consumer(Protocol):
 
     def deliveries(self, lane: Lane, limit: int) -> AsyncIterator[Delivery]:
         """Yield messages for ever, with at most `limit` of them unsettled; one call at a time for each lane.
-        Closing the iterator takes no more and gives back what was not yet yielded; what was yielded stays
-        held until it is settled or the queue is closed. The broker's absence is waited out."""
+        Closing the iterator, or cancelling who waits for it, takes no more and gives back what was not yet
+        yielded, uncounted; what was yielded stays held until it is settled or the queue is closed. The
+        broker's absence is waited out."""
 
     def holds(self, delivery: Delivery) -> bool:
         """Whether the delivery is still this process's, as far as can be known without asking."""
+
+    async def give_back(self, delivery: Delivery) -> None:
+        """Let others have a delivery that nobody has begun to work on, at once and uncounted. One that is no
+        longer held comes back by itself, and so does one whose queue is away."""
 
     async def settle(self, delivery: Delivery, verdict: Verdict) -> None:
         """End the delivery, once. Raises `LostDelivery` when it is no longer held."""

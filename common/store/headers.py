@@ -29,6 +29,13 @@ def state_of(headers: Mapping[str, str], size: int | None = None) -> State:
     )
 
 
+def condition(over: str | None, *, quoted: bool = True) -> dict[str, str]:
+    """Return the headers that make a write conditional: see `Bucket.write`."""
+    if over is None:
+        return {}
+    return {"if-match": f'"{over}"' if quoted else over} if over else {"if-none-match": "*"}
+
+
 def etag_of(headers: Mapping[str, str]) -> str:
     """Return the ETag of the object that an answer with these headers is about. Raises `StoreAway` when it is
     about none: the page of a proxy, for one, whatever its status."""

@@ -5,9 +5,10 @@ import itertools
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 
 from common.errors import Corrupt, RouteDown, SourceMoved, UploadGone
-from common.store.port import Begun, Entry, OpenUpload, Part, State, Stream
+from common.store.port import CONTENT_HEADERS, Begun, Entry, OpenUpload, Part, State, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,15 @@ class MemoryBucket:
         return f"memory-{id(self._contents):x}/{self.name}"
 
     def _tick(self) -> str:
-        return f"tick {next(self._contents.ticks)}"
+        return formatdate(next(self._contents.ticks), usegmt=True)
 
-    async def head(self, key: str, *, proof: bool = True) -> State | None:
+    def _state(self, etag: str, size: int, headers: Mapping[str, str], metadata: Mapping[str, str]) -> State:
+        """A new object as it is shown: where it is placed no read tells, and its tags are no header."""
+        shown = {name: value for name, value in headers.items() if name in CONTENT_HEADERS}
+        tags = headers.get("x-amz-tagging", "")
+        return State(etag, size, self._tick(), "", shown, dict(metadata), tags)
+
+    async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
         """See the port."""
         found = self._objects.get(key)
         return found.state if found else None
@@ -89,12 +96,25 @@ class MemoryBucket:
         """See the port."""
         return None
 
+    def _check(self, key: str, over: str | None) -> None:
+        found = self._objects.get(key)
+        if over is not None and over != (found.state.etag if found else ""):
+            raise SourceMoved("PreconditionFailed")
+
     async def write(
-        self, key: str, body: bytes, *, headers: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> None:
+        self,
+        key: str,
+        body: bytes,
+        *,
+        headers: Mapping[str, str],
+        metadata: Mapping[str, str],
+        over: str | None = None,
+    ) -> str:
         """See the port."""
-        state = State(_md5(body), len(body), self._tick(), "", dict(headers), dict(metadata))
+        self._check(key, over)
+        state = self._state(_md5(body), len(body), headers, metadata)
         self._objects[key] = MemoryReading(state, body)
+        return state.etag
 
     async def restate(
         self, key: str, *, etag: str, headers: Mapping[str, str], metadata: Mapping[str, str]
@@ -103,9 +123,7 @@ class MemoryBucket:
         found = self._objects.get(key)
         if found is None or found.state.etag != etag:
             raise SourceMoved(f"the object has no longer the ETag {etag}")
-        state = replace(
-            found.state, last_modified=self._tick(), headers=dict(headers), metadata=dict(metadata)
-        )
+        state = self._state(etag, found.state.size, headers, metadata)
         self._objects[key] = MemoryReading(state, found.content)
 
     async def create_upload(
@@ -135,14 +153,15 @@ class MemoryBucket:
         """See the port."""
         return {number: Part(_md5(body), len(body)) for number, body in self._open(upload).parts.items()}
 
-    async def complete_upload(self, key: str, upload: str, etags: Sequence[str]) -> str:
+    async def complete_upload(
+        self, key: str, upload: str, etags: Sequence[str], *, over: str | None = None
+    ) -> str:
         """See the port."""
+        self._check(key, over)
         kept = self._open(upload)
         body = b"".join(kept.parts[number] for number in range(1, len(etags) + 1))
         etag = f"{_md5(b''.join(map(bytes.fromhex, etags)))}-{len(etags)}"
-        self._objects[key] = MemoryReading(
-            State(etag, len(body), self._tick(), "", kept.headers, kept.metadata), body
-        )
+        self._objects[key] = MemoryReading(self._state(etag, len(body), kept.headers, kept.metadata), body)
         del self._contents.uploads[upload]
         return etag
 
@@ -156,8 +175,9 @@ class MemoryBucket:
             if upload.bucket == self.name and upload.key.startswith(prefix):
                 yield OpenUpload(upload.key, id_, 0.0)
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, key: str, *, over: str | None = None) -> None:
         """See the port."""
+        self._check(key, over)
         self._objects.pop(key, None)
 
     async def list(self, prefix: str = "") -> AsyncIterator[Entry]:

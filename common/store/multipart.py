@@ -55,7 +55,9 @@ class MultipartVerbs(Wire):
                 return found
             marker = max(found)
 
-    async def complete_upload(self, key: str, upload: str, etags: Sequence[str]) -> str:
+    async def complete_upload(
+        self, key: str, upload: str, etags: Sequence[str], *, over: str | None = None
+    ) -> str:
         """See the port. A 200 may still carry an error: the store answers before it has finished."""
         parts = "".join(
             f"<Part><PartNumber>{number}</PartNumber><ETag>&quot;{escape(etag)}&quot;</ETag></Part>"
@@ -63,7 +65,7 @@ class MultipartVerbs(Wire):
         )
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
         query = f"uploadId={quote(upload, safe='')}"
-        answer = await self._ask("POST", key, query=query, body=body, once=True)
+        answer = await self._replace("POST", key, over, query=query, body=body)
         return _unquoted(self._told(answer, "ETag"))
 
     async def abort_upload(self, key: str, upload: str) -> None:

@@ -133,7 +133,9 @@ class Pace:
             async with asyncio.timeout(self._patience):
                 await self._meter.take()
         except TimeoutError as error:
-            raise Throttled(f"{self._name}: no turn to ask within {self._patience:.0f} s") from error
+            raise Throttled(
+                f"{self._name}: no turn to ask within {self._patience:.0f} s", counts=False
+            ) from error
         return self._noted()
 
     def overtake(self) -> float:

@@ -1,14 +1,60 @@
-"""Where a bucket is: two stores of the configuration may be one cloud under two names. Pure."""
+"""Where a bucket is: two stores of the configuration may be one cloud under two names. Pure.
 
-from urllib.parse import urlsplit
+A place is written into the mark of every copy: what is returned for an address may never change.
+"""
+
+import re
+from ipaddress import ip_address
+from urllib.parse import SplitResult, urlsplit
+
+DEFAULT_PORTS = {None, 80, 443}
+
+AWS = re.compile(
+    r"(?:.+\.)?s3(?:express)?(?:-[a-z0-9-]+)?(?:\.dualstack)?(?:\.[a-z0-9-]+)?(?:\.vpce)?\.amazonaws\.com(?:\.cn)?"
+)
+"""The hosts of S3 itself. Others under amazonaws.com are machines of its customers."""
+
+CLOUDS = {
+    "hb.ru-msk.vkcloud-storage.ru": "hb.vkcloud-storage.ru",
+    "hb.bizmrg.com": "hb.vkcloud-storage.ru",
+    "hb.vkcs.cloud": "hb.vkcloud-storage.ru",
+    "hb.kz-ast.bizmrg.com": "hb.kz-ast.vkcloud-storage.ru",
+}
+"""Other names of one cloud: VK Cloud (MCS) keeps those it had before."""
 
 
 def place(endpoint: str | None, bucket: str) -> str:
     """Return what is the same for every name and address of one bucket, like "hb.vkcloud-storage.ru/photos".
 
-    `endpoint` None is AWS.
+    `endpoint` None is AWS. Neither the scheme nor a default port tells two places apart. Another name in the
+    DNS is another place, for nothing is asked here.
     """
-    if endpoint is None:
-        return f"aws/{bucket}"
-    parts = urlsplit(endpoint)
-    return f"{parts.netloc.lower()}{parts.path.rstrip('/')}/{bucket}"
+    parts = urlsplit(endpoint or "https://s3.amazonaws.com")
+    host = _host(parts)
+    if AWS.fullmatch(host):
+        return f"{_partition(host)}/{bucket}"
+    port = parts.port if parts.port not in DEFAULT_PORTS else None
+    where = CLOUDS.get(host, host) if port is None else f"{host}:{port}"
+    return f"{where}{parts.path.rstrip('/')}/{bucket}"
+
+
+def _host(parts: SplitResult) -> str:
+    """Return the host in the one way it is written here: an IPv6 address in brackets."""
+    host = (parts.hostname or "").rstrip(".")
+    if host == "localhost":
+        return "127.0.0.1"
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.version == 4:
+        return str(address)
+    return "127.0.0.1" if address.is_loopback else f"[{address}]"
+
+
+def _partition(host: str) -> str:
+    """Return which of Amazon's clouds `host` is of: a bucket's name is one of a kind in each."""
+    if host.endswith(".cn"):
+        return "aws-cn"
+    return "aws-us-gov" if "us-gov-" in host else "aws"

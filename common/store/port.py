@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 MARK = "hookmirror-source"
-"""The user metadata name under which a target carries the identity of the source state it was made from."""
+"""The user metadata name under which a copy tells what it is a copy of: see `common.store.mark`."""
 
 CONTENT_HEADERS = (
     "content-type",
@@ -67,18 +67,6 @@ class State:
         about = [sorted(self.headers.items()), metadata, *([self.tags] if self.tags else [])]
         digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
         return f"{self.etag};{self.size};{self.last_modified};{self.version};{digest}"
-
-    @property
-    def mark(self) -> str | None:
-        """The identity of the source state this was copied from; None when hookmirror did not write it."""
-        return self.metadata.get(MARK)
-
-    def carries(self, source: "State") -> bool:
-        """Whether this, on the target, is `source`. One without a mark that agrees in ETag and size is
-        adopted: somebody else copied it before us."""
-        if self.mark is None:
-            return (self.etag, self.size) == (source.etag, source.size)
-        return self.mark == source.identity and self.size == source.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +139,10 @@ class Bucket(Protocol):
     def place(self) -> str:
         """Where the bucket is, whatever its store is called here: see `common.store.place`."""
 
-    async def head(self, key: str, *, proof: bool = True) -> State | None:
+    async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
         """Return the object's state, None for a definite NoSuchKey. Without `proof` None may also mean that
-        there is no such bucket, and costs one request less."""
+        there is no such bucket, and costs one request less. Without `tags` none are asked for: they cost a
+        request and a right."""
 
     def read(self, key: str) -> AbstractAsyncContextManager[Reading | None]:
         """Open the object; None for a definite NoSuchKey."""
@@ -169,9 +158,19 @@ class Bucket(Protocol):
         store won't say, or when they are not of one size, all but the last."""
 
     async def write(
-        self, key: str, body: bytes, *, headers: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> None:
-        """Store the object whole, with a checksum that the store verifies."""
+        self,
+        key: str,
+        body: bytes,
+        *,
+        headers: Mapping[str, str],
+        metadata: Mapping[str, str],
+        over: str | None = None,
+    ) -> str:
+        """Store the object whole, with a checksum that the store verifies; return the ETag it answers.
+
+        `over` is the ETag of the object that it may replace, "" for where there must be none, None for
+        whatever there is: raises `SourceMoved` where there is something else, if the store knows such
+        conditions, and `NotSupported` if it refuses them."""
 
     async def restate(
         self, key: str, *, etag: str, headers: Mapping[str, str], metadata: Mapping[str, str]
@@ -180,8 +179,8 @@ class Bucket(Protocol):
         of it travels. For objects of up to MAX_RESTATED bytes. Raises `SourceMoved` when it has another ETag
         by now, or is gone."""
 
-    async def delete(self, key: str) -> None:
-        """Delete the object; one that is not there is fine."""
+    async def delete(self, key: str, *, over: str | None = None) -> None:
+        """Delete the object; one that is not there is fine. `over` is as for `write`."""
 
     async def create_upload(
         self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]
@@ -194,8 +193,11 @@ class Bucket(Protocol):
     async def parts(self, key: str, upload: str) -> dict[int, Part]:
         """Return the parts stored so far, by number."""
 
-    async def complete_upload(self, key: str, upload: str, etags: Sequence[str]) -> str:
-        """Make the object of its parts, whose ETags are given in order; return the object's ETag."""
+    async def complete_upload(
+        self, key: str, upload: str, etags: Sequence[str], *, over: str | None = None
+    ) -> str:
+        """Make the object of its parts, whose ETags are given in order; return the object's ETag. `over` is
+        as for `write`."""
 
     async def abort_upload(self, key: str, upload: str) -> None:
         """Give an upload up and free its parts; one that is gone is fine."""

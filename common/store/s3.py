@@ -12,7 +12,7 @@ from dataclasses import replace
 from urllib.parse import quote
 
 from common.errors import NotSupported, Refused, RouteDown, SourceMoved, StoreAway, TryAgain
-from common.store import tags
+from common.store import tags as tagging
 from common.store.aws import Account
 from common.store.failures import error_code
 from common.store.headers import counts_tags, etag_of, is_opaque, length_of, object_headers, state_of
@@ -62,12 +62,12 @@ class S3Bucket(MultipartVerbs):
         self._ask_tags = ask
         self._head_counts: bool | None = None  # whether a HEAD tells of tags as a GET does; None: not known
 
-    async def head(self, key: str, *, proof: bool = True) -> State | None:
+    async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
         """See the port. A HEAD's 404 has no body to tell a missing key from a missing bucket: for a proof a
         GET follows."""
         answer = await self._ask("HEAD", key)
         if answer.status == 200:
-            return await self._state(key, "HEAD", answer.headers)
+            return await self._state(key, "HEAD", answer.headers, tags=tags)
         if answer.status != 404:
             raise await self._explained(key, answer)
         if not proof:
@@ -83,17 +83,17 @@ class S3Bucket(MultipartVerbs):
                 return self._failure(asked)
         return self._failure(answer)
 
-    async def _state(self, key: str, method: str, headers: Mapping[str, str]) -> State:
-        """Return the state that an answer tells of, with its tags if there are any."""
+    async def _state(self, key: str, method: str, headers: Mapping[str, str], *, tags: bool = True) -> State:
+        """Return the state that an answer tells of, with its tags if there are any and they are wanted."""
         size = None if "content-length" in headers else await self._measured(key, etag_of(headers))
         state = state_of(headers, size)
-        if self._ask_tags == "never" or not await self._has_tags(key, method, headers):
+        if not tags or self._ask_tags == "never" or not await self._has_tags(key, method, headers):
             return state
         answer = await self._ask("GET", key, query="tagging=")
         if answer.status != 200:
             raise self._failure(answer, "the tags of an object in ")
         try:
-            return replace(state, tags=tags.header(answer.body.decode()))
+            return replace(state, tags=tagging.header(answer.body.decode()))
         except ValueError as error:
             raise StoreAway(f"the tags of an object in {self.name}: {error}") from error
 
@@ -188,17 +188,24 @@ class S3Bucket(MultipartVerbs):
         yield None
 
     async def write(
-        self, key: str, body: bytes, *, headers: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> None:
+        self,
+        key: str,
+        body: bytes,
+        *,
+        headers: Mapping[str, str],
+        metadata: Mapping[str, str],
+        over: str | None = None,
+    ) -> str:
         """See the port. The checksum is Content-MD5, which every S3 store knows."""
         digest = hashlib.md5(body, usedforsecurity=False).digest()
         sent = object_headers(headers, metadata)
         sent["content-md5"] = base64.b64encode(digest).decode()
-        answer = await self._ask("PUT", key, headers=sent, body=body, once=True)
+        answer = await self._replace("PUT", key, over, headers=sent, body=body)
         if answer.status != 200 or error_code(answer.body):
             raise self._failure(answer)
         if "etag" not in answer.headers:
             raise StoreAway(f"PUT {self.name}: a success without ETag is not the store's", unsure=True)
+        return answer.headers["etag"].strip('"')
 
     async def restate(
         self, key: str, *, etag: str, headers: Mapping[str, str], metadata: Mapping[str, str]
@@ -231,9 +238,9 @@ class S3Bucket(MultipartVerbs):
         if "-" not in etag + made and made != etag and not is_opaque(answer.headers):
             raise SourceMoved(f"PUT {self.name}: the copy onto itself was made of another state")
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, key: str, *, over: str | None = None) -> None:
         """See the port."""
-        answer = await self._ask("DELETE", key, once=True)
+        answer = await self._replace("DELETE", key, over)
         if answer.status == 204 or (answer.status == 200 and not answer.body):
             return
         if answer.status != 404 or error_code(answer.body) != "NoSuchKey":

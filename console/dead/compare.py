@@ -8,7 +8,8 @@ from enum import StrEnum
 
 from common.errors import HookmirrorError, RouteDown
 from worker.job import Route
-from worker.plan import Copy, Skip, plan
+from worker.mirror import target_of
+from worker.plan import Copy, Restate, Skip, plan
 
 AT_ONCE = 16
 
@@ -64,16 +65,15 @@ class Comparison:
         if name in self._given_up:
             return Finding(Standing.CANNOT_TELL, self._given_up[name])
         try:
-            source, target = await asyncio.gather(
-                route.source.head(key), route.target.head(route.target_prefix + key)
-            )
+            source = await route.source.head(key)
+            target = await target_of(route, key, source)
         except HookmirrorError as error:
             return self._failed(name, error)
         self._failures[name] = 0
-        step = plan(source, target, route.deletes)
+        step = plan(source, target, route.rules)
         if isinstance(step, Skip):
             return Finding(Standing.IN_STEP, step.why)
-        if isinstance(step, Copy):
+        if isinstance(step, Copy | Restate):
             absent = "the target has no such key" if target is None else "the target has another state"
             return Finding(Standing.DIFFERS, absent)
         return Finding(Standing.DIFFERS, "the source has no such key, the target still has")

@@ -10,7 +10,7 @@ from typing import Any
 from common import errors
 from common.errors import Never, TryAgain, Unreadable
 from common.masking import masked
-from common.queue.port import KILLER, DeadLetter, Failure
+from common.queue.port import RETURNED, DeadLetter, Failure
 from common.task import Output, Task
 
 CAME_BACK = "CameBack"
@@ -72,7 +72,7 @@ def read(letter: DeadLetter) -> Entry:
 
 def reason_of(why: str) -> str:
     """Return which of REASONS `why` begins with: the worker writes the error's name before the colon."""
-    if why == KILLER:
+    if why.startswith(RETURNED):
         return CAME_BACK
     name = why.partition(":")[0]
     return name if name in REASONS else DEFECT

@@ -26,9 +26,7 @@ def warnings(url: str) -> list[str]:
     port = parts.port or PORTS[parts.scheme]
     if port in PORTS.values():
         return []
-    return [
-        f"receiver.public_url is on port {port}, and MCS calls only 80 and 443: put a reverse proxy in front"
-    ]
+    return [f"the public_url is on port {port}, and MCS calls only 80 and 443: put a reverse proxy in front"]
 
 
 def problem(url: str, bucket: str) -> str:
@@ -69,7 +67,7 @@ def _split(url: str) -> SplitResult:
     except ValueError:  # a port that is no number
         whole = False
     if not whole:
-        raise ConfigError(f'receiver.public_url: "{url}" cannot be called. Write it like https://host/path')
+        raise ConfigError(f'public_url: "{url}" cannot be called. Write it like https://host/path')
     return parts
 
 

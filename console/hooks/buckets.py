@@ -46,11 +46,9 @@ async def each(settings: Settings, sources: list[str], act: Act) -> list[Outcome
 
 def look(settings: Settings) -> Act:
     """Compare, and change nothing."""
-    url = settings.receiver.public_url
 
     async def act(source: str, bucket: S3Bucket) -> Comparison:
-        needs = needed(settings, source, url) if url else []
-        return compare((await bucket.notifications()).hooks, needs, settings=settings, url=url)
+        return compare((await bucket.notifications()).hooks, needed(settings, source), settings=settings)
 
     return act
 
@@ -79,10 +77,9 @@ async def _change(
     """Read, change what is ours, write, and read again: what was to be changed is `missing` (now added) and
     `surplus` (now gone). Between the read and the write another's change would be lost, S3 knows no
     condition here; so they follow each other at once."""
-    url = settings.receiver.public_url
-    needs = needed(settings, source, url) if add and url else []
+    needs = needed(settings, source) if add else []
     configuration = await bucket.notifications()
-    found = compare(configuration.hooks, needs, settings=settings, url=url)
+    found = compare(configuration.hooks, needs, settings=settings)
     if dry_run or found.as_needed:
         return found
     try:
@@ -90,11 +87,11 @@ async def _change(
     except ValueError as error:
         raise ConfigError(f"routes from {source}: {error}. Shorten the prefix or the suffix") from error
     await bucket.notify(body)
-    now = compare((await bucket.notifications()).hooks, needs, settings=settings, url=url)
+    now = compare((await bucket.notifications()).hooks, needs, settings=settings)
     if not now.as_needed:
         raise StoreAway(
             f"{source}: the store has taken the hooks and does not show them as they were sent. "
-            "It may know no SimpleTopicConfiguration: then register receiver.public_url in its own way"
+            "It may know no SimpleTopicConfiguration: then register the public_url in its own way"
         )
     if lost := sorted({_same(hook) for hook in found.others} - {_same(hook) for hook in now.others}):
         raise StoreAway(f"{source}: hooks of others are gone or changed, look at once: {lost}")

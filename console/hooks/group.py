@@ -29,9 +29,9 @@ def hooks() -> None:
     """Register the public URL at the source buckets; see and take back what is registered.
 
     For MCS (VK Cloud), and stores that know its SimpleTopicConfiguration. Ours are the entries with the Id
-    of one of our routes, and those that call receiver.public_url; all others keep every byte. Two
-    installations on one bucket give their routes different names. Without STORE:BUCKET every bucket that
-    a route starts from is meant.
+    of one of our routes, and those that call receiver.public_url or that of a store; all others keep every
+    byte. Two installations on one bucket give their routes different names. Without STORE:BUCKET every
+    bucket that a route starts from is meant.
     """
 
 
@@ -65,7 +65,7 @@ def add(config: str | None, as_json: bool, dry_run: bool, sources: tuple[str, ..
     second: the store replaces the whole list.
     """
     settings, meant = _read(config, sources)
-    _warn(answer.warnings(_public_url(settings)))
+    _warn(_warnings(_public_urls(settings, meant)))
     _changed(_each(settings, meant, buckets.add(settings, dry_run=dry_run)), as_json, dry_run)
 
 
@@ -91,15 +91,15 @@ def check(config: str | None, as_json: bool, sources: tuple[str, ...]) -> None:
     machine: run it where the network is not the receiver's own, and it says what the world sees.
     """
     settings, meant = _read(config, sources)
-    url = _public_url(settings)
-    warned = answer.warnings(url)
+    urls = _public_urls(settings, meant)
+    warned = _warnings(urls)
     outcomes = _each(settings, meant, buckets.look(settings))
-    answers = {source: answer.problem(url, source.partition(":")[2]) for source in meant}
+    answers = {source: answer.problem(url, source.partition(":")[2]) for source, url in urls.items()}
     fine = all(outcome.found.as_needed and not outcome.error for outcome in outcomes)
     fine = fine and not any(answers.values())
     if as_json:
-        buckets_ = [_checked(outcome, answers[outcome.source]) for outcome in outcomes]
-        print_json({"ok": fine, "public_url": url, "warnings": warned, "buckets": buckets_})
+        buckets_ = [_checked(outcome, urls[outcome.source], answers[outcome.source]) for outcome in outcomes]
+        print_json({"ok": fine, "warnings": warned, "buckets": buckets_})
     else:
         _warn(warned)
         for outcome in outcomes:
@@ -129,13 +129,19 @@ def _read(config: str | None, sources: tuple[str, ...]) -> tuple[Settings, list[
     return settings, list(dict.fromkeys(sources or (route.source for route in settings.routes)))
 
 
-def _public_url(settings: Settings) -> str:
-    if settings.receiver.public_url is None:
+def _public_urls(settings: Settings, sources: list[str]) -> dict[str, str]:
+    """Return the URL to register at each bucket. Raises `ConfigError` when one has none."""
+    urls = {source: settings.hook_url(source) for source in sources}
+    if None in urls.values():
         raise ConfigError(
             "receiver.public_url is not set, and it is what is registered. "
             'Add:  public_url = "https://hooks.example.org/webhook/..."'
         )
-    return settings.receiver.public_url
+    return {source: url for source, url in urls.items() if url}
+
+
+def _warnings(urls: dict[str, str]) -> list[str]:
+    return [sentence for url in dict.fromkeys(urls.values()) for sentence in answer.warnings(url)]
 
 
 def _each(settings: Settings, sources: list[str], act: Act) -> list[Outcome]:
@@ -210,10 +216,11 @@ def _written(outcome: Outcome, dry_run: bool) -> dict[str, Any]:
     }
 
 
-def _checked(outcome: Outcome, wrong: str) -> dict[str, Any]:
+def _checked(outcome: Outcome, url: str, wrong: str) -> dict[str, Any]:
     found = outcome.found
     return {
         "source": outcome.source,
+        "public_url": url,
         "as_needed": found.as_needed and not outcome.error,
         "missing": [asdict(hook) for hook in found.missing],
         "surplus": [asdict(hook) for hook in found.surplus],

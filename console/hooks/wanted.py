@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common.settings import Settings
 from common.store.notifications import SIMPLE, Hook
-from common.tables import RouteSettings, StoreSettings
+from common.tables import RouteSettings
 
 CHANGES = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
 """Asked for by every route. By one with deletes = "keep" too: whoever changes that to "mirror" need not
@@ -35,15 +35,15 @@ def hook_id(route: RouteSettings) -> str:
     return f"hookmirror-{hashlib.sha256(route.id.encode()).hexdigest()[:12]}"
 
 
-def needed(settings: Settings, source: str, url: str) -> list[Hook]:
-    """Return a hook for each route from `source`, but for those that another route's hook serves as well:
-    an event would be sent twice."""
-    store = settings.stores[source.partition(":")[0]]
-    events = _events(store)
+def needed(settings: Settings, source: str) -> list[Hook]:
+    """Return a hook for each route from the bucket `source`, but for those that another route's hook serves
+    as well: an event would be sent twice. The bucket may have several stores' names, each with a URL of its
+    own. A route without any URL has no hook."""
+    where = _place(settings, source)
     all_ = [
-        Hook(SIMPLE, hook_id(route), url, events, route.prefix, route.suffix)
+        Hook(SIMPLE, hook_id(route), url, _events(settings, route), route.prefix, route.suffix)
         for route in settings.routes
-        if route.source == source
+        if _place(settings, route.source) == where and (url := settings.hook_url(route.source))
     ]
     # The wider ones first: each of the rest is served by one before it, or by none.
     all_.sort(key=lambda hook: len(hook.prefix) + len(hook.suffix))
@@ -65,13 +65,15 @@ def covers(have: Hook, need: Hook) -> bool:
     )
 
 
-def compare(hooks: Iterable[Hook], needs: list[Hook], *, settings: Settings, url: str | None) -> Comparison:
-    """Return how `hooks` differ from `needs`. Ours are those with the Id of a route, and those to `url`."""
+def compare(hooks: Iterable[Hook], needs: list[Hook], *, settings: Settings) -> Comparison:
+    """Return how `hooks` differ from `needs`. Ours are those with the Id of a route, and those to a URL of
+    ours."""
     ids = {hook_id(route) for route in settings.routes}
+    urls = {inlet.url for inlet in settings.inlets}
     ours: list[Hook] = []
     others: list[Hook] = []
     for hook in hooks:
-        ours_ = hook.kind == SIMPLE and (hook.id in ids or (url is not None and hook.target == url))
+        ours_ = hook.kind == SIMPLE and (hook.id in ids or hook.target in urls)
         (ours if ours_ else others).append(hook)
     ours.sort(key=lambda hook: hook.id not in ids)  # of two that serve the same, the one by hand goes
     serving, missing = list[Hook](), list[Hook]()
@@ -85,7 +87,13 @@ def compare(hooks: Iterable[Hook], needs: list[Hook], *, settings: Settings, url
     return Comparison(tuple(serving), tuple(missing), surplus, tuple(others))
 
 
-def _events(store: StoreSettings) -> tuple[str, ...]:
+def _place(settings: Settings, source: str) -> str:
+    store, _, bucket = source.partition(":")
+    return settings.stores[store].place(bucket)
+
+
+def _events(settings: Settings, route: RouteSettings) -> tuple[str, ...]:
+    store = settings.stores[route.source.partition(":")[0]]
     return CHANGES if store.tags == "never" else (*CHANGES, TAGGED)
 
 

@@ -36,7 +36,8 @@ when one of `receiver.trusted_proxies` has written it.
 
 The paths of hooks and of stack notifications are those of `receiver.public_url` and `receiver.stack_url`.
 They are secrets, and so are not in this document: `{HOOK_PATH}` stands for the one, and is not
-itself served. Every other path, and every other method, gets 404.
+itself served. A path of a store's own (`stores.NAME.public_url`) takes what that one takes, of this store's
+buckets. Every other path, and every other method, gets 404.
 """
 
 _DESCRIPTIONS = {
@@ -69,14 +70,14 @@ ADMISSION = (403, 404, 429)
 AWAY: Words = {400: ("incomplete",), 503: ("this cannot be taken now, send it again",)}
 
 
-def served(receiver: ReceiverSettings, *, version: str) -> Described:
-    """Return the document that anybody may see."""
+def served(receiver: ReceiverSettings, more: Iterable[str] = (), *, version: str) -> Described:
+    """Return the document that anybody may see. `more` are the paths of hooks beside that of `receiver`."""
     stacks = STACK_PATH if receiver.stack_path is not None else None
-    return build(hooks=HOOK_PATH, stacks=stacks, front=receiver.path != "/", version=version)
+    return build(hooks=HOOK_PATH, stacks=stacks, front="/" not in (receiver.path, *more), version=version)
 
 
 def build(*, hooks: str, stacks: str | None, front: bool = True, version: str) -> Described:
-    """Return the document with these paths in it. `front` says that `/` is not the path of hooks."""
+    """Return the document with these paths in it. `front` says that `/` is no path of hooks."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -111,8 +112,8 @@ def _take_hook() -> Described:
         "operationId": "take_hook",
         "tags": ["senders"],
         "summary": "Take a hook",
-        "description": "At the path of `receiver.public_url`: S3 records, or a subscription to confirm. The"
-        " body alone says which.",
+        "description": "At the path of `receiver.public_url`, or of a store's own: S3 records, or a"
+        " subscription to confirm. The body alone says which.",
         "parameters": [_header("X-Amz-Sns-Message-Type", "Sent by MCS and Amazon SNS; not read.")],
         "requestBody": _body(HOOK_BODIES, HOOKS),
         "responses": _answers(("Accepted", "McsConfirmed", "SnsSubscription"), HOOK_ANSWERS),

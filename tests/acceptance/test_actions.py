@@ -6,8 +6,9 @@ import os
 import signal
 from pathlib import Path
 
+from common.queue import open_queue
 from tests.integration.test_exec import alive
-from tests.integration.test_forward import taking
+from tests.integration.test_forward import SECRET_PARTS, secretly, taking
 from tests.lab.programs import REMOVED, Site, deliver, in_step, record
 from tests.lab.until import until
 
@@ -54,6 +55,24 @@ async def test_one_event_is_a_task_of_its_own_for_each_of_several_routes(anywher
     assert (await anywhere.counts()).dead == 2
     assert (worker.did("executed"), worker.did("forwarded")) == (2, 2)
     assert SECRET not in worker.words()
+
+
+async def test_neither_the_log_nor_a_dead_letter_shows_whom_an_event_was_for(over_sqlite: Site) -> None:
+    async with taking() as taker:
+        taker.status, taker.echoes = 400, True
+        url = secretly(taker.url)
+        over_sqlite.routes = route("tell", f'forward = "{url}"\nsecret = "{SECRET}"')
+        up = await over_sqlite.run("up")
+        await deliver(over_sqlite.hook_url, record("k", REMOVED))
+        await until(lambda: up.did("buried") == 1, "the task is buried")
+        up.send(signal.SIGTERM)
+        assert await up.ends() == 0
+    queue = await open_queue(over_sqlite.queue_url, look_after=over_sqlite.look_after)
+    (letter,) = [letter async for letter in queue.letters()]
+    await queue.close()
+    assert "answered 400: cannot POST ***" in letter.why
+    for told in (up.words(), letter.why, letter.body.decode()):
+        assert not [part for part in (*SECRET_PARTS, SECRET, "v1,") if part in told]
 
 
 def program_that_fails(folder: Path) -> Path:

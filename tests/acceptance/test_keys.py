@@ -48,11 +48,11 @@ class Pass:
         await at_once(deliver(hook_url, *hook) for hook in hooks)
 
 
-async def at_once(calls: Iterable[Awaitable[None]]) -> None:
+async def at_once(calls: Iterable[Awaitable[object]]) -> None:
     """Make all the calls, a few at a time."""
     room = asyncio.Semaphore(8)
 
-    async def one(call: Awaitable[None]) -> None:
+    async def one(call: Awaitable[object]) -> None:
         async with room:
             await call
 

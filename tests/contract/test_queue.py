@@ -14,7 +14,7 @@ import pytest
 from common.errors import LostDelivery
 from common.queue import port
 from common.queue.memory import MemoryQueue
-from common.queue.port import KILLER, Bury, Delivery, Done, Lane, Queue, Retry
+from common.queue.port import KILLER, MAX_RETURNS, Bury, Delivery, Done, Lane, Queue, Retry
 from common.queue.rabbitmq import RabbitQueue
 from common.queue.sqlite import SqliteQueue
 from tests.lab.rabbit import Broker
@@ -110,15 +110,45 @@ async def test_a_held_message_goes_to_nobody_else_however_long_it_takes(backend:
     await first.settle(delivery, Done("ok"))
 
 
-async def test_unsettled_work_comes_back_with_a_higher_attempt_after_its_holder_dies(
+async def died_with(backend: Backend, times: int) -> None:
+    """Let so many holders die with the one message there is."""
+    for _ in range(times):
+        victim = await backend.open()
+        await take(victim, 1)
+        await victim.close()
+
+
+async def test_unsettled_work_comes_back_after_its_holder_dies_and_that_is_no_failure(
     backend: Backend,
 ) -> None:
-    first, second = await backend.open(), await backend.open()
-    await first.publish(b"orphan", lane=Lane.LIVE)
-    await take(first, 1)
-    await first.close()
-    [delivery] = await take(second, 1)
-    assert (delivery.body, delivery.attempt) == (b"orphan", 2)
+    queue = await backend.open()
+    await queue.publish(b"orphan", lane=Lane.LIVE)
+    await died_with(backend, 3)
+    [delivery] = await take(queue, 1)
+    assert (delivery.body, delivery.attempt, delivery.returned) == (b"orphan", 1, 3)
+    assert delivery.failures == ()
+
+
+async def test_eleven_restarts_and_a_failure_are_one_failure(backend: Backend) -> None:
+    queue = await backend.open()
+    await queue.publish(b"unlucky", lane=Lane.LIVE)
+    await died_with(backend, 11)
+    [delivery] = await take(queue, 1)
+    await queue.settle(delivery, Retry(0, "500"))
+    [again] = await take(queue, 1)
+    assert (again.attempt, again.returned) == (2, 0), "published anew, it has come back from nobody"
+    assert [failure.attempt for failure in again.failures] == [1]
+
+
+async def test_a_replayed_letter_has_come_back_from_nobody(backend: Backend) -> None:
+    queue = await backend.open()
+    await queue.publish(b"x", lane=Lane.LIVE)
+    await died_with(backend, 2)
+    [delivery] = await take(queue, 1)
+    await queue.settle(delivery, Bury("no"))
+    await queue.replay()
+    [again] = await take(queue, 1)
+    assert (again.attempt, again.returned) == (1, 0)
 
 
 async def test_the_limit_bounds_what_is_held_and_settling_makes_room(backend: Backend) -> None:
@@ -375,6 +405,62 @@ async def test_what_was_taken_and_never_yielded_goes_back_at_once(backend: Backe
     assert first.holds(held)
 
 
+async def test_what_nobody_was_given_is_given_back_uncounted(backend: Backend) -> None:
+    queue = await backend.open()
+    for number in range(10):
+        await queue.publish(b"%d" % number, lane=Lane.LIVE)
+    for _ in range(4):  # clean stops, each with most of it not yet begun
+        stopping = await backend.open()
+        [held] = await take(stopping, 1, limit=10)
+        await stopping.settle(held, Retry(0, "again", counts=False))
+        await stopping.close()
+    assert [delivery.returned for delivery in await take(queue, 10)] == [0] * 10
+
+
+async def test_what_is_given_back_unseen_keeps_what_it_had_come_back_before(backend: Backend) -> None:
+    queue = await backend.open()
+    await queue.publish(b"killer", lane=Lane.LIVE)
+    await died_with(backend, 3)
+    await queue.publish(b"other", lane=Lane.LIVE)
+    [first] = await take(queue, 1, limit=2)
+    [second] = await take(queue, 1, limit=2)
+    told = {first.body: first.returned, second.body: second.returned}
+    assert told == {b"killer": 3, b"other": 0}
+
+
+async def test_a_delivery_given_back_goes_to_others_at_once_and_uncounted(backend: Backend) -> None:
+    queue, other = await backend.open(), await backend.open()
+    await queue.publish(b"x", lane=Lane.BULK)
+    for _ in range(3):
+        [delivery] = await take(queue, 1, lane=Lane.BULK)
+        start = time.monotonic()
+        await queue.give_back(delivery)
+        assert not queue.holds(delivery)
+        [again] = await take(other, 1, lane=Lane.BULK)
+        assert time.monotonic() - start < backend.lease
+        assert (again.body, again.returned, again.attempt) == (b"x", 0, 1)
+        await other.give_back(again)
+
+
+async def test_a_taker_that_is_stopped_while_it_waits_takes_nothing_along(backend: Backend) -> None:
+    stopping, other = await backend.open(), await backend.open()
+    for number in range(20):  # each time at another moment of the taking
+        taking = asyncio.create_task(take(stopping, 1))
+        for _ in range(number):
+            await asyncio.sleep(0)
+        await stopping.publish(b"%d" % number, lane=Lane.LIVE)
+        taking.cancel()
+        await asyncio.gather(taking, return_exceptions=True)
+        start = time.monotonic()
+        if not taking.cancelled():
+            await stopping.settle(taking.result()[0], Done("ok"))
+            continue
+        [delivery] = await take(other, 1)
+        assert time.monotonic() - start < backend.lease, "at once, not when a lease has run out"
+        assert delivery.body == b"%d" % number
+        await other.settle(delivery, Done("ok"))
+
+
 async def test_counts_tell_ready_waiting_and_dead_by_lane(backend: Backend) -> None:
     queue = await backend.open()
     await queue.publish(b"1", lane=Lane.LIVE)
@@ -390,8 +476,12 @@ async def test_counts_tell_ready_waiting_and_dead_by_lane(backend: Backend) -> N
     await until(told, "the depths are told")
 
 
-async def test_a_message_that_keeps_killing_its_holder_is_buried(backend: Backend) -> None:
-    keeper = await backend.open()
+async def test_a_broker_that_counts_by_itself_buries_no_sooner_than_its_workers_would(
+    rabbit: Broker,
+) -> None:
+    """Its own limit stays what it was declared as: with another one no existing queue could be opened."""
+    url = await rabbit.wipe(2)
+    keeper = await RabbitQueue.open(url, look_after=2)
     await keeper.publish(b"poison", lane=Lane.LIVE)
 
     async def buried() -> bool:
@@ -399,7 +489,7 @@ async def test_a_message_that_keeps_killing_its_holder_is_buried(backend: Backen
 
     deaths = 0
     while not await buried():
-        victim = await backend.open()
+        victim = await RabbitQueue.open(url, look_after=2)
         try:
             async with asyncio.timeout(1):
                 await take(victim, 1)
@@ -408,11 +498,11 @@ async def test_a_message_that_keeps_killing_its_holder_is_buried(backend: Backen
         await victim.close()
         deaths += 1
         assert deaths < 130
+    assert deaths > MAX_RETURNS
     [letter] = await keeper.buried(1)
     assert (letter.body, letter.why) == (b"poison", KILLER)
-    assert time.time() - 120 < letter.at <= time.time() + 1, (
-        "the broker's own word, where it laid it there itself"
-    )
+    assert time.time() - 120 < letter.at <= time.time() + 1, "the broker's own word"
+    await keeper.close()
 
 
 def key() -> str:
@@ -526,3 +616,17 @@ async def test_a_file_of_before_there_were_marks_takes_them(tmp_path: Path) -> N
     assert [await queue.first("k", holder, at=1000, within=60) for holder in "aba"] == [True, False, True]
     assert (await queue.counts()).ready[Lane.LIVE] == 1
     await queue.close()
+
+
+async def test_a_file_of_before_returns_were_counted_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    old = await SqliteQueue.open(path)
+    await old.publish(b"kept", lane=Lane.LIVE)
+    await old.close()
+    with closing(sqlite3.connect(path)) as file:
+        file.execute("ALTER TABLE message DROP COLUMN returned")
+    both = await asyncio.gather(SqliteQueue.open(path), SqliteQueue.open(path))
+    [delivery] = await take(both[0], 1)
+    assert (delivery.body, delivery.attempt, delivery.returned) == (b"kept", 1, 0)
+    for queue in both:
+        await queue.close()

@@ -4,13 +4,17 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import html
 import json
+import random
 import ssl
-from collections.abc import AsyncIterator
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
@@ -23,11 +27,11 @@ from common.task import Claim, Task
 from common.telemetry import Action
 from tests.integration.test_s3_tls import authority  # noqa: F401 - a fixture
 from tests.lab.proxy import proxy
-from worker.actions import Acting
+from worker.actions import Acting, ObjectOrder
 from worker.brake import Brake
 from worker.forward import Forward, refusal, signature, wait_asked
 from worker.job import Job, Route
-from worker.verdict import Outcome
+from worker.verdict import Outcome, judge
 
 KEYS = bytes(range(32)), b"k" * 24
 SECRETS = [f"whsec_{base64.b64encode(key).decode()}" for key in KEYS]
@@ -44,14 +48,19 @@ class Taker:
     hang: asyncio.Event = field(default_factory=asyncio.Event)
     taken: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     url: str = ""
+    echoes: bool = False
 
     def __post_init__(self) -> None:
         self.hang.set()
 
     async def answer(self, request: web.Request) -> web.Response:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.taken.append(({**headers, ":path": request.path_qs}, await request.read()))
+        peer = str(request.transport and request.transport.get_extra_info("peername"))
+        self.taken.append(({**headers, ":path": request.path_qs, ":from": peer}, await request.read()))
         await self.hang.wait()
+        if self.echoes:
+            told = [html.escape(request.raw_path), request.path_qs, json.dumps(request.path)]
+            self.body = f"cannot POST {' '.join(told)} {headers['webhook-signature']} sorry"
         return web.Response(status=self.status, headers=self.headers, text=self.body)
 
 
@@ -175,6 +184,7 @@ async def test_every_2xx_is_done(taker: Taker, status: int) -> None:
         (408, {}, ActionFailed, 0),
         (401, {}, ActionFailed, 0),
         (404, {}, ActionFailed, 0),
+        (407, {}, ActionFailed, 0),
         (400, {}, ActionRefused, None),
         (413, {}, ActionRefused, None),
         (422, {"Retry-After": "9"}, ActionRefused, None),
@@ -221,6 +231,261 @@ async def test_nobody_there_is_tried_again() -> None:
     async with taking() as gone:
         url = gone.url
     assert isinstance(await refused(url), ActionFailed)
+
+
+@dataclass
+class Closing:
+    """A server that closes each connection it has answered on: `at_once`, or when the next request comes."""
+
+    at_once: bool = False
+    answers: bool = True
+    connections: int = 0
+    answered: list[bytes] = field(default_factory=list)
+    unanswered: list[bytes] = field(default_factory=list)
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    url: str = ""
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if self.answers:
+            self.answered.append(await self.request(reader))
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+            await writer.drain()
+        if not self.at_once and (asked := await self.request(reader)):
+            self.unanswered.append(asked)
+        writer.close()
+        self.closed.set()
+
+    @staticmethod
+    async def request(reader: asyncio.StreamReader) -> bytes:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            return b""
+        length = int(head.lower().partition(b"content-length:")[2].split()[0])
+        return head + await reader.readexactly(length)
+
+
+@asynccontextmanager
+async def closing(closing: Closing, context: ssl.SSLContext | None = None) -> AsyncIterator[Closing]:
+    server = await asyncio.start_server(closing.talk, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    closing.url = f"{'https' if context else 'http'}://127.0.0.1:{port}/hooks"
+    async with server:
+        yield closing
+
+
+def forwarding(url: str, **route: Any) -> Forward:
+    known: dict[str, Any] = {"secret": " ".join(SECRETS), "timeout": 10}
+    return Forward(RouteSettings(source="mcs:a", forward=url, **known | route), clock=lambda: NOW)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_kept_connection_that_is_closed_as_the_next_request_comes_costs_no_attempt(
+    authority: Path,  # noqa: F811
+    *,
+    tls: bool,
+) -> None:
+    context, trust = (served_by(authority.parent), {"ca_bundle": authority}) if tls else (None, {})
+    async with closing(Closing(), context) as there, forwarding(there.url, **trust) as forward:
+        orders = [ObjectOrder(task(), "myfiles", None) for _ in range(3)]
+        for order in orders:
+            assert await forward(order) == Outcome(Action.FORWARDED, "delete")
+    assert len(there.answered) == len(orders)
+    for order, request in zip(orders, there.answered, strict=True):
+        assert order.task.id.encode() in request
+    (again,) = (request for request in there.answered if b"connection: close" in request.lower())
+    (first,) = there.unanswered
+    assert again.lower().replace(b"connection: close\r\n", b"") == first.lower()  # under the same id
+
+
+async def test_a_kept_connection_that_was_closed_meanwhile_costs_no_attempt() -> None:
+    async with closing(Closing(at_once=True)) as there, forwarding(there.url) as forward:
+        for _ in range(3):
+            there.closed.clear()
+            assert await forward(ObjectOrder(task(), "myfiles", None)) == Outcome(Action.FORWARDED, "delete")
+            await there.closed.wait()
+    assert there.connections == len(there.answered) == 3
+
+
+async def test_a_new_connection_that_is_closed_without_an_answer_is_an_attempt_and_sent_once() -> None:
+    async with closing(Closing(answers=False)) as there:
+        error = await refused(there.url)
+    assert isinstance(error, ActionFailed)
+    assert str(error) == "forward: the connection was closed before the answer"
+    assert there.connections == len(there.unanswered) == 1
+
+
+async def test_both_tries_together_have_one_time_limit(taker: Taker) -> None:
+    async with forwarding(taker.url, timeout=0.5) as forward:
+        assert await forward(ObjectOrder(task(), "myfiles", None)) == Outcome(Action.FORWARDED, "delete")
+        taker.hang.clear()
+        with pytest.raises(ActionFailed, match=r"no answer within 0\.5 s"):
+            await forward(ObjectOrder(task(), "myfiles", None))
+    assert len(taker.taken) == 2
+
+
+async def test_connections_are_kept(taker: Taker) -> None:
+    async with forwarding(taker.url) as forward:
+        for _ in range(3):
+            await forward(ObjectOrder(task(), "myfiles", None))
+    assert len({headers[":from"] for headers, _ in taker.taken}) == 1
+
+
+SECRET_PARTS = ["T0PSECRETPATH", "s3cr3t", "käse brot", "pr0xypass"]
+
+
+async def nowhere(taker: Taker) -> str:
+    async with taking() as gone:
+        return gone.url
+
+
+async def not_tls(taker: Taker) -> str:
+    return taker.url.replace("http://", "https://")
+
+
+async def no_name(taker: Taker) -> str:
+    return "http://no-such-host.invalid/hooks?token=t"
+
+
+async def no_host(taker: Taker) -> str:
+    return "http://a..b/hooks?token=t"
+
+
+async def no_http(taker: Taker) -> str:
+    return await raw(b"NOTHING LIKE HTTP\r\n\r\n")
+
+
+async def cut(taker: Taker) -> str:
+    return await raw(b"HTTP/1.1 400 Bad\r\nX-A")
+
+
+async def silent(taker: Taker) -> str:
+    return await raw(b"")
+
+
+SERVERS: list[asyncio.Server] = []
+
+
+async def raw(answer: bytes) -> str:
+    """Start a server that answers so, and closes the connection."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Closing.request(reader)
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    SERVERS.append(await asyncio.start_server(talk, "127.0.0.1", 0))
+    return f"http://127.0.0.1:{SERVERS[-1].sockets[0].getsockname()[1]}/hooks?token=t"
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[None]:
+    yield
+    while SERVERS:
+        SERVERS.pop().close()
+
+
+def secretly(url: str) -> str:
+    """Put secrets into the path and the query of `url`."""
+    return url.partition("/hooks")[0] + "/T0PSECRETPATH/k%C3%A4se%20brot?sig=s3cr3t"
+
+
+def shows_no_secret(error: Exception) -> None:
+    seen = "".join(traceback.format_exception(error))
+    seen += repr(error) + str(judge(error, 1, attempts=1, rng=random.Random(1)))
+    for part in [*SECRET_PARTS, *map(quote, SECRET_PARTS), *SECRETS, "v1,", "webhook-signature"]:
+        assert part.lower() not in seen.lower()
+
+
+@pytest.mark.usefixtures("servers")
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        (nowhere, "no connection: Connection refused"),
+        (not_tls, "no TLS there: "),
+        (no_name, "its name cannot be resolved"),
+        (no_host, "its URL, or that of the proxy, is none"),
+        (no_http, "the answer is no HTTP"),
+        (cut, "the connection was closed before the answer"),
+        (silent, "the connection was closed before the answer"),
+    ],
+)
+async def test_why_there_was_no_answer_is_told_in_our_own_words(
+    taker: Taker, place: Callable[[Taker], Awaitable[str]], why: str
+) -> None:
+    error = await refused(secretly(await place(taker)))
+    assert isinstance(error, ActionFailed)
+    assert str(error).startswith(f"forward: {why}")
+    shows_no_secret(error)
+
+
+@pytest.mark.usefixtures("servers")
+async def test_a_refusal_whose_text_breaks_off_is_a_refusal() -> None:
+    error = await refused(await raw(b"HTTP/1.1 400 Bad\r\nContent-Length: 9\r\n\r\nsho"))
+    assert isinstance(error, ActionRefused)
+    assert str(error).startswith("forward: answered 400")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("way", "why"),
+    [
+        ("http://user:pr0xypass@127.0.0.1:1", "forward: no connection to the proxy: Connection refused"),
+        ("http://user:pr0xypass@127.0.0.1:PORT", "forward: "),
+        ("http://user:pr0xypass@127.0.0.1:77777", "forward: "),
+        ("socks5://user:pr0xypass@127.0.0.1:1", "forward: "),
+        ("http://user:pr0xypass@", "forward: "),
+    ],
+)
+async def test_a_proxy_s_password_is_not_told_whatever_becomes_of_the_proxy(
+    taker: Taker, monkeypatch: pytest.MonkeyPatch, scheme: str, way: str, why: str
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with proxy("another:login") as passing:
+        monkeypatch.setenv(f"{scheme}_proxy", way.replace("PORT", str(passing.port)))
+        error = await refused(secretly(taker.url).replace("http:", f"{scheme}:"))
+    assert str(error).startswith(why)
+    assert "407" in str(error) or "PORT" not in way
+    shows_no_secret(error)
+
+
+def test_a_proxy_that_is_no_url_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://user:pr0xypass@[::1")
+    with pytest.raises(ConfigError) as caught:
+        forwarding("http://a.example/hooks")
+    shows_no_secret(caught.value)
+
+
+async def test_a_refusal_whose_text_has_no_end_is_a_refusal_and_shows_none_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.forward.SAID_WITHIN", 0.1)
+    done = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Closing.request(reader)
+        writer.write(b"HTTP/1.1 400 Bad\r\nContent-Length: 99\r\n\r\ncannot POST /T0PSEC")
+        await done.wait()
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hooks"
+        assert str(await refused(secretly(url))) == "forward: answered 400"
+        done.set()
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 429])
+async def test_what_an_answer_repeats_of_the_request_is_hidden(taker: Taker, status: int) -> None:
+    taker.status, taker.echoes = status, True
+    error = await refused(secretly(taker.url))
+    assert str(error).startswith(f"forward: answered {status}: cannot POST ***")
+    assert str(error).endswith("sorry")
+    shows_no_secret(error)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from tests.lab.programs import Program
 BUCKET = "myfiles-ash"
 
 PUBLIC = "http://127.0.0.1:{port}/webhook/3f9c0a77e1b24d58"
+OWN = "http://127.0.0.1:{port}/webhook/77aa0b5d1e42ff13"
 
 CONFIG = """\
 [queue]
@@ -45,15 +46,26 @@ secret_access_key = "{secret}"
 endpoint = "{endpoint}"
 access_key_id = "{access}"
 secret_access_key = "{secret}"
+[stores.other]
+endpoint = "{other}"
+access_key_id = "{access}"
+secret_access_key = "{secret}"
+public_url = "{own}"
 """
 
 ROUTE = """
 [[routes]]
 source = "mcs:{bucket}"
 target = "aws:copy"
-target_prefix = "{prefix}{suffix}"
+target_prefix = "to {prefix}{suffix}/"
 prefix = "{prefix}"
 suffix = "{suffix}"
+"""
+
+OTHER_ROUTE = f"""
+[[routes]]
+source = "other:{BUCKET}"
+target = "aws:of-the-other"
 """
 
 OTHERS = Subscription("1", "", ("s3:ObjectCreated:Put",), "reports/", ".csv")
@@ -76,23 +88,28 @@ class Operator:
     """Somebody with a configuration and a command line."""
 
     def __init__(self, folder: Path, endpoint: str, port: int) -> None:
-        self.folder, self._endpoint, self._port = folder, endpoint, port
-        self.url = PUBLIC.format(port=port)
+        self.folder, self.endpoint, self._port = folder, endpoint, port
+        self.url, self.own = PUBLIC.format(port=port), OWN.format(port=port)
         self.config = folder / "hookmirror.toml"
 
-    def routes(self, *filters: tuple[str, str], url: str | None = "", bucket: str = BUCKET) -> None:
-        """Write the configuration, with a route for each prefix and suffix."""
+    def routes(
+        self, *filters: tuple[str, str], url: str | None = "", bucket: str = BUCKET, other: str = ""
+    ) -> None:
+        """Write the configuration, with a route for each prefix and suffix, and one from the bucket of store
+        `other` when its endpoint is given."""
         public = self.url if url == "" else url
         text = CONFIG.format(
             folder=self.folder,
             port=self._port,
             public=f'public_url = "{public}"' if public else "",
-            endpoint=self._endpoint,
+            endpoint=self.endpoint,
             access=ACCESS_KEY,
             secret=SECRET_KEY,
+            other=other or self.endpoint,
+            own=self.own,
         )
         routes = (ROUTE.format(bucket=bucket, prefix=prefix, suffix=suffix) for prefix, suffix in filters)
-        self.config.write_text(text + "".join(routes))
+        self.config.write_text(text + "".join(routes) + (OTHER_ROUTE if other else ""))
 
     async def __call__(self, *arguments: str) -> Ran:
         """Run `hookmirror hooks ...` in this process: a Python of its own takes a second to start."""
@@ -146,7 +163,7 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Program
     """A real receiver, and its port."""
     folder, port = tmp_path_factory.mktemp("receiver"), free_ports(1)[0]
     operator = Operator(folder, "http://127.0.0.1:9", port)
-    operator.routes(("", ""))
+    operator.routes(("", ""), other="http://127.0.0.1:10")
     program = Program(folder, 0, "receiver", operator.config)
     try:
         asyncio.run(program.started())
@@ -268,6 +285,32 @@ async def test_a_receiver_that_does_not_confirm_is_found_by_check_and_registers_
     lab.hooks.routes(("", ""), url=f"http://127.0.0.1:{free_ports(1)[0]}/")
     assert "no answer" in (await lab.hooks("check")).out
     assert b"SimpleTopic" not in await lab.configuration()
+
+
+async def test_each_name_of_a_bucket_is_registered_and_checked_at_the_url_of_its_store(lab: Lab) -> None:
+    lab.hooks.routes(("", ""), other=lab.hooks.endpoint)
+    added = await lab.hooks("add", "--json")
+    assert [len(bucket["added"]) for bucket in added.json] == [2, 0], added.err  # it is one bucket
+    hooks = (await lab.hooks("list", "--json", f"other:{BUCKET}")).json[0]["hooks"]
+    assert {(hook["ours"], hook["target"]) for hook in hooks} == {
+        (True, lab.hooks.url),
+        (True, lab.hooks.own),
+    }
+    checked = await lab.hooks("check", "--json")
+    told = [(bucket["public_url"], bucket["handshake"]) for bucket in checked.json["buckets"]]
+    assert told == [(lab.hooks.url, "ok"), (lab.hooks.own, "ok")]
+    assert (checked.code, (await lab.hooks("add")).out.count("added")) == (0, 0)
+    await lab.owner("PUT", BUCKET, "k", body=b"x")
+    await lab.mcs.drained()
+    assert (lab.mcs.sent.events, lab.mcs.sent.refused) == (2, 0)
+    assert (await lab.hooks("remove", f"other:{BUCKET}")).out.count("removed") == 2
+    assert b"SimpleTopic" not in await lab.configuration()
+
+
+async def test_a_store_with_a_url_of_its_own_needs_no_other(lab: Lab) -> None:
+    lab.hooks.routes(url=None, other=lab.hooks.endpoint)
+    assert (await lab.hooks("add")).out.count(": added: ") == 1
+    assert (await lab.hooks("check")).code == 0
 
 
 async def test_what_the_configuration_lacks_is_said(lab: Lab) -> None:

@@ -26,10 +26,10 @@ from receiver.spool import SpoolingPublisher
 from tests.lab.prometheus import Prometheus, prometheus, promtool
 from tests.lab.until import until
 from worker.attempt import Attempt, Attempted
+from worker.blame import Blame
 from worker.brake import Brake
 from worker.metrics import Watch
 from worker.mirror import Mirror
-from worker.pause import Pauses
 from worker.pool import Pool
 from worker.transfer import Budget
 from worker.verdict import Outcome
@@ -120,9 +120,9 @@ class Everything:
         self._spool = SpoolMetrics(metrics, SpoolingPublisher(queue, spool), spool)
         brake = Brake({"photos": BrakeSettings()})
         mirror = Mirror(queue, look_after=2, budget=Budget(2**26), brake=brake)
-        pauses = Pauses(mirror)
-        pool = Pool(queue, Attempt(queue, pauses, {}, attempts=1), {Lane.LIVE: 1})
-        self._watch.follow(metrics.routes, pool, pauses, brake)
+        blame = Blame(mirror)
+        pool = Pool(queue, Attempt(queue, blame, {}, attempts=1), {Lane.LIVE: 1})
+        self._watch.follow(metrics.routes, pool, blame, brake)
 
     async def happens(self) -> None:
         self._hooks.answered({"queued": 1, "ignored": 0, "buried": 0})

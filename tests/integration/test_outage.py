@@ -83,8 +83,8 @@ class Bucket(MemoryBucket):
         async with super().read(self._let_in(key)) as reading:
             yield reading
 
-    async def head(self, key: str, *, proof: bool = True) -> State | None:
-        return await super().head(self._let_in(key), proof=proof)
+    async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
+        return await super().head(self._let_in(key), proof=proof, tags=tags)
 
     def _let_in(self, key: str) -> str:
         if key == self.private:
@@ -92,11 +92,17 @@ class Bucket(MemoryBucket):
         return key
 
     async def write(
-        self, key: str, body: bytes, *, headers: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> None:
+        self,
+        key: str,
+        body: bytes,
+        *,
+        headers: Mapping[str, str],
+        metadata: Mapping[str, str],
+        over: str | None = None,
+    ) -> str:
         if self.shut is not None:
             raise self.shut
-        await super().write(key, body, headers=headers, metadata=metadata)
+        return await super().write(key, body, headers=headers, metadata=metadata, over=over)
 
 
 class World:

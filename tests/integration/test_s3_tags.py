@@ -157,15 +157,13 @@ async def test_tags_can_be_left_alone(server: Tagged, stack: AsyncExitStack) -> 
     assert server.asked_for_tags == 0
 
 
-async def test_of_a_target_no_tags_are_read_and_of_a_source_they_are(
-    server: Tagged, stack: AsyncExitStack
-) -> None:
+async def test_tags_are_read_but_where_they_are_not_asked_for(server: Tagged, stack: AsyncExitStack) -> None:
     route = RouteSettings(source="mcs:b", target="aws:b")
     settings = Settings.model_construct(
         stores={"mcs": settings_of(server), "aws": settings_of(server)}, routes=(route,)
     )
-    opened = open_route(route, await open_stores(settings, stack))
-    await opened.target.head("k")
+    opened = open_route(route, settings, await open_stores(settings, stack))
+    await opened.target.head("k", tags=False)
     assert server.asked_for_tags == 0
     await opened.source.head("k")
     assert server.asked_for_tags == 1

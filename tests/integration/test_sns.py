@@ -18,7 +18,7 @@ from common.queue.memory import MemoryQueue
 from common.telemetry import Action
 from receiver import certificates, program, sns
 from receiver.sns import BURST, SnsTopics
-from tests.integration.test_receiver import AwayQueue, Receiver, running
+from tests.integration.test_receiver import SETTINGS, AwayQueue, Receiver, running
 from tests.integration.test_receiver_metrics import counted
 from tests.lab.amazon import (
     CERTIFICATE,
@@ -118,6 +118,18 @@ async def test_a_notification_of_either_version_is_queued_as_its_records_are(
         "summer 2024/café + 1.jpg",
     ]
     assert counted(receiver.metrics, "hookmirror_hooks_total") == {"accepted": 1}
+
+
+async def test_an_envelope_runs_the_routes_of_the_url_that_it_came_to(
+    there: Amazon, times: Times, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"public_url": "https://hooks.example.org/webhook/of-the-photos"}
+    monkeypatch.setitem(SETTINGS, "stores", SETTINGS["stores"] | {"aws": own})
+    async with listening(there, times) as receiver:
+        envelope = signed(sample("sns/notification_v2"))
+        assert (await receiver.post(envelope)).status == 403
+        assert (await receiver.post(envelope, path="/webhook/of-the-photos")).body == TAKEN
+        assert {task.route for task in await receiver.tasks()} == {"auto"}
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ order, some hints twice; workers; a target. What goes wrong, each within a budge
 a timeout; the broker takes a worker for dead and delivers its message to another while it goes on
 (a *zombie*); the source answers with its *previous* state for a while; it *refuses* an answer.
 
-Assumed of time, as docs/protocol.md has it: a promised look comes after the write it was promised
-for has landed or never will, and after a stale source has become current.
+Assumed of time, as docs/protocol.md has it: a look comes after every write has landed, or never will, that
+was under way when it was published, one of a zombie included; and after a stale source has become current.
 
 Checked: whenever nothing is left to do, the target equals the source; and no delete is ever issued
 without a source that answered "no such key".
@@ -18,29 +18,40 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from common.store.mark import mark_for, origin_of
 from common.store.port import MARK, State
 from common.task import Claim
-from worker.plan import Copy, Delete, Skip, Step, contradicts, differs, plan, sight, uncovers
+from worker.plan import Copy, Delete, Heed, Rules, Skip, Step, doubtful, heed, plan, sight
 
 ABSENT, A, B = 0, 1, 2
+
+RULES = Rules(origin_of("the source"), origin_of("the target"))
 
 SOURCE: tuple[State | None, ...] = (None, State("a", 1, "t1"), State("b", 1, "t2"))
 TARGET: tuple[State | None, ...] = (
     None,
-    *(State(s.etag, s.size, metadata={MARK: s.identity}) for s in SOURCE if s is not None),
+    *(State(s.etag, s.size, metadata={MARK: str(mark_for(s, RULES.origin))}) for s in SOURCE if s),
 )
 
-Decide = Callable[[State | None, State | None], Step]
+Decide = Callable[[State | None, State | None, Rules], Step]
 
 
 @dataclass(frozen=True)
 class Protocol:
     """The protocol's parts that a mutant may change."""
 
+    eventual: bool = False
+    """The protocol for a source that may show old states."""
+    looks_back: bool = True
+    """Read the source again after a write, and start over when it moved."""
+    looks_in_doubt: bool = True
+    """Publish a look for a delivery that came back, or a write whose end is not known."""
+    forgets_claim: bool = True
+    """Once it wrote, follow the source alone, also in the attempts after."""
     promises: bool = True
-    """Publish the look before the write."""
+    """Eventual: publish the look before the write."""
     looks_again: bool = True
-    """Publish a look for a hint that the source contradicts."""
+    """Eventual: publish a look for a hint that the source contradicts."""
     decide: Decide = plan
     obeys: bool = False
     """Believe the event instead of looking at the source."""
@@ -67,20 +78,15 @@ class Faults:
 
 
 class Message(NamedTuple):
-    """`hint`: the value an event told of, -1 for a look. `back`: delivered before. `waits`: the writes
-    that a look must not come before. `seen`: what the source showed when it contradicted a hint, else -1."""
+    """`hint`: the value an event told of, -1 for a look. `doubt`: it came back, or a write of it has an end
+    that nobody knows. `wrote`: it has written before. `waits`: the writes that a look must not come before.
+    `seen`: what the source showed when it contradicted a hint, else -1."""
 
     hint: int
-    back: bool = False
+    doubt: bool = False
+    wrote: bool = False
     waits: tuple[int, ...] = ()
     seen: int = -1
-
-    @property
-    def claim(self) -> Claim | None:
-        """What the event said had happened."""
-        if self.hint < 0:
-            return None
-        return Claim.CREATED if self.hint else Claim.REMOVED
 
     @property
     def etag(self) -> str | None:
@@ -90,15 +96,24 @@ class Message(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """At step `at` with a message. `value` is what it will write, `write` the id of the promised write,
-    `zombie` that the message went to somebody else, `proved` that an absence was read and not guessed."""
+    """At step `at` with a message as it was delivered. `value` is what it writes or wrote, `write` the id of
+    that write, `wrote` that it did in this attempt, `zombie` that the message went to somebody else, `proved`
+    that an absence was read and not guessed."""
 
     at: str
     message: Message
     value: int = -1
     write: int = -1
+    wrote: bool = False
     zombie: bool = False
     proved: bool = True
+
+    @property
+    def claim(self) -> Claim | None:
+        """What the event said had happened; nothing that counts once the task has written."""
+        if self.message.hint < 0 or self.wrote or self.message.wrote:
+            return None
+        return Claim.CREATED if self.message.hint else Claim.REMOVED
 
 
 class World(NamedTuple):
@@ -137,10 +152,8 @@ def settled(world: World) -> World:
     for message in world.queue:
         if message.hint >= 0:
             hints.append(message)
-        elif message.waits:
-            looks.add(Message(-1, message.back, tuple(i for i in message.waits if i in live)))
         else:
-            looks.add(message)
+            looks.add(message._replace(waits=tuple(i for i in message.waits if i in live)))
     return World(
         world.source,
         world.shown,
@@ -207,34 +220,41 @@ class Explorer:
                 continue  # its time has not come
             queue = list(world.queue)
             queue.remove(message)
-            worker = Worker("reads", message._replace(waits=()))
             yield (
                 f"a worker takes {'look' if message.hint < 0 else 'hint ' + name(message.hint)}",
-                world._replace(queue=tuple(queue), workers=(*world.workers, worker)),
+                world._replace(queue=tuple(queue), workers=(*world.workers, Worker("reads", message))),
             )
 
     def goes_wrong(self, rest: World, worker: Worker) -> Iterator[Move]:
         """A crash, or the broker takes the worker for dead."""
-        message = worker.message._replace(back=True)
-        back = rest if worker.zombie else rest._replace(queue=(*rest.queue, message))
+        queued = worker.message._replace(doubt=True)
+        back = rest if worker.zombie else rest._replace(queue=(*rest.queue, queued))
         if rest.budget[CRASH]:
             crashed = back._replace(budget=spend(rest.budget, CRASH))
             yield f"CRASH when it {worker.at}", crashed
             if worker.at == "writes" and self.faults.late:
-                yield (
-                    "CRASH with a write in flight",
-                    crashed._replace(late=(*rest.late, (worker.write, worker.value))),
-                )
+                yield "CRASH with a write in flight", self.lands_late(crashed, worker)
         if rest.budget[ZOMBIE] and not worker.zombie:
+            zombie = worker._replace(zombie=True, write=self.next_write(rest, worker))
             yield (
                 f"ZOMBIE when it {worker.at}",
-                back._replace(
-                    workers=(*rest.workers, worker._replace(zombie=True)), budget=spend(rest.budget, ZOMBIE)
-                ),
+                back._replace(workers=(*rest.workers, zombie), budget=spend(rest.budget, ZOMBIE)),
             )
 
+    @staticmethod
+    def next_write(rest: World, worker: Worker) -> int:
+        """The id of the worker's write: the smallest that no live write has."""
+        if worker.write >= 0:
+            return worker.write
+        live = {write for write, _ in rest.late} | {w.write for w in rest.workers}
+        return next(i for i in range(len(live) + 1) if i not in live)
+
+    def lands_late(self, world: World, worker: Worker) -> World:
+        """The world in which the worker's write may still land."""
+        return world._replace(late=(*world.late, (self.next_write(world, worker), worker.value)))
+
     def reads(self, rest: World, worker: Worker) -> Iterator[Move]:
-        """Look at the source; what contradicts the hint is looked at again later."""
+        """Look at the source; what contradicts the hint is looked at again later, or overtaken."""
         if self.protocol.obeys and worker.message.hint >= 0:
             hint = worker.message.hint
             obeying = worker._replace(at="compares", value=hint, proved=False)
@@ -247,10 +267,12 @@ class Explorer:
     def after_read(self, rest: World, worker: Worker) -> World:
         """The world after the source showed `worker.value`."""
         message, source = worker.message, self.shows[worker.value]
-        if contradicts(source, message.claim) and not uncovers(source, message.claim):
+        worth = heed(source, worker.claim, eventual=self.protocol.eventual)
+        if worth is Heed.LATER:
             return self.look_again(rest, worker)
-        if message.seen >= 0 and sight(SOURCE[message.seen]) == sight(source):
-            return rest  # overtaken: acknowledged
+        seen = message.seen >= 0 and sight(SOURCE[message.seen]) == sight(source)
+        if seen or (source is None and worth is Heed.OVERTAKEN):
+            return self.done(rest, worker)
         return self.with_worker(rest, worker._replace(at="compares"))
 
     def look_again(self, rest: World, worker: Worker) -> World:
@@ -258,6 +280,14 @@ class Explorer:
         if not self.protocol.looks_again:
             return rest
         return rest._replace(queue=(*rest.queue, Message(-1, seen=worker.value)))
+
+    def done(self, rest: World, worker: Worker) -> World:
+        """The world in which the message is acknowledged; in doubt a look is published before."""
+        strong = not self.protocol.eventual
+        if strong and worker.message.doubt and self.protocol.looks_in_doubt:
+            waits = {write for write, _ in rest.late} | {w.write for w in rest.workers if w.zombie}
+            rest = rest._replace(queue=(*rest.queue, Message(-1, waits=tuple(sorted(waits)))))
+        return self.with_worker(rest, worker._replace(at="acknowledges", value=-1))
 
     def refused(self, rest: World, worker: Worker) -> Iterator[Move]:
         """The source answers 403: try again, unless a mutant believes it means absent."""
@@ -269,58 +299,81 @@ class Explorer:
         else:
             yield "is refused, retries", self.again(rest, worker)
 
-    def again(self, rest: World, worker: Worker) -> World:
+    def again(self, rest: World, worker: Worker, *, doubt: bool = False) -> World:
         """The message back in the queue as a later attempt, unless it is somebody else's already."""
         if worker.zombie:
             return rest
-        return rest._replace(queue=(*rest.queue, worker.message._replace(back=True)))
+        message = worker.message._replace(doubt=worker.message.doubt or doubt)
+        if worker.wrote and self.protocol.forgets_claim:
+            message = message._replace(wrote=True)
+        return rest._replace(queue=(*rest.queue, message))
 
     def compares(self, rest: World, worker: Worker) -> Iterator[Move]:
         """HEAD the target, then do what is decided."""
         message, source = worker.message, self.shows[worker.value]
-        step = self.protocol.decide(source, TARGET[rest.target])
+        step = self.protocol.decide(source, TARGET[rest.target], RULES)
         if isinstance(step, Skip):
-            other = differs(source, message.claim, message.etag) or uncovers(source, message.claim)
-            after = self.look_again(rest, worker) if other else rest  # acknowledged
-        elif isinstance(step, Copy) and (message.hint < 0 or message.back):
+            eventual = self.protocol.eventual
+            other = eventual and doubtful(source, worker.claim, message.etag, None)
+            after = self.done(self.look_again(rest, worker) if other else rest, worker)
+        elif isinstance(step, Copy) and (message.hint < 0 or message.doubt or message.wrote or worker.wrote):
             after = self.with_worker(rest, worker._replace(at="rereads"))
         else:
             value = ABSENT if isinstance(step, Delete) else worker.value
-            after = self.with_worker(rest, worker._replace(at="promises", value=value))
+            after = self.with_worker(rest, self.about_to_write(rest, worker, value))
         yield f"sees {name(rest.target)} on the target", after
+
+    def about_to_write(self, rest: World, worker: Worker, value: int) -> Worker:
+        """The worker at its next step."""
+        at = "promises" if self.protocol.eventual else "writes"
+        return worker._replace(at=at, value=value, write=self.next_write(rest, worker))
 
     def rereads(self, rest: World, worker: Worker) -> Iterator[Move]:
         """Copy what the source holds by now; nothing is a reason to start over."""
         for value in {rest.source, rest.shown}:
             if value == ABSENT:
-                yield "reads nothing where there was something", self.again(rest, worker)
+                over = worker._replace(at="reads", value=-1)
+                yield "reads nothing where there was something: from the top", self.with_worker(rest, over)
             else:
-                yield (
-                    f"reads {name(value)}",
-                    self.with_worker(rest, worker._replace(at="promises", value=value)),
-                )
+                yield f"reads {name(value)}", self.with_worker(rest, self.about_to_write(rest, worker, value))
 
     def promises(self, rest: World, worker: Worker) -> Iterator[Move]:
-        """Publish the look, under the smallest id no live write has."""
-        live = {write for write, _ in rest.late} | {w.write for w in rest.workers}
-        write = next(i for i in range(len(live) + 1) if i not in live)
+        """Publish the look."""
         if self.protocol.promises:
-            rest = rest._replace(queue=(*rest.queue, Message(-1, waits=(write,))))
-        yield "promises a look", self.with_worker(rest, worker._replace(at="writes", write=write))
+            rest = rest._replace(queue=(*rest.queue, Message(-1, waits=(worker.write,))))
+        yield "promises a look", self.with_worker(rest, worker._replace(at="writes"))
 
     def writes(self, rest: World, worker: Worker) -> Iterator[Move]:
         """The write lands, or times out and may land later; a fenced zombie stops before it."""
         if worker.zombie and self.protocol.fences:
             yield "notices that its delivery is lost", rest
             return
-        done = worker._replace(at="acknowledges", write=-1)
-        yield f"writes {name(worker.value)}", self.with_worker(rest._replace(target=worker.value), done)
+        landed = rest._replace(target=worker.value)
+        yield f"writes {name(worker.value)}", self.after_write(landed, worker)
         if rest.budget[TIMEOUT]:
-            late = rest._replace(
-                late=(*rest.late, (worker.write, worker.value)), budget=spend(rest.budget, TIMEOUT)
-            )
-            # A look that failed after its promise is not retried: the promised look is its retry.
-            yield "TIMEOUT of its write", late if worker.message.hint < 0 else self.again(late, worker)
+            late = self.lands_late(rest._replace(budget=spend(rest.budget, TIMEOUT)), worker)
+            if self.protocol.eventual and worker.message.hint < 0:
+                after = late  # a look that failed after its promise: the promised look is its retry
+            else:
+                after = self.again(late, worker._replace(wrote=True), doubt=True)
+            yield "TIMEOUT of its write", after
+
+    def after_write(self, rest: World, worker: Worker) -> World:
+        """The world after a write that is known to have landed."""
+        if self.protocol.eventual or not self.protocol.looks_back:
+            return self.done(rest, worker._replace(write=-1))
+        write = worker.write if worker.zombie else -1
+        return self.with_worker(rest, worker._replace(at="looks_back", wrote=True, write=write))
+
+    def looks_back(self, rest: World, worker: Worker) -> Iterator[Move]:
+        """Read the source again: start over when it is not what was written."""
+        for value in {rest.source, rest.shown}:
+            if value == worker.value:
+                yield f"looks back at {name(value)}", self.done(rest, worker)
+            else:
+                over = worker._replace(at="reads", value=-1)
+                yield f"looks back at {name(value)}: from the top", self.with_worker(rest, over)
+        yield from self.refused(rest, worker)
 
     def acknowledges(self, rest: World, worker: Worker) -> Iterator[Move]:
         """Done; the message is gone."""

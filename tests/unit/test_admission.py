@@ -1,6 +1,7 @@
 """Who is let in: the walk through X-Forwarded-For, networks, tokens, the path; with a clock of our own."""
 
 import random
+from collections.abc import Iterable
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -33,8 +34,9 @@ def call(peer: str = "203.0.113.9", *forwarded: str, path: str = "/webhook/3f9c0
     return Call(peer, list(forwarded), "POST", path)
 
 
-def admitting(clock: Clock | None = None, **settings: object) -> Admission:
-    return Admission(ReceiverSettings.model_validate({"public_url": URL} | settings), clock or Clock())
+def admitting(clock: Clock | None = None, *, more: Iterable[str] = (), **settings: object) -> Admission:
+    receiver = ReceiverSettings.model_validate({"public_url": URL} | settings)
+    return Admission(receiver, clock or Clock(), more)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,20 @@ def test_a_path_that_is_a_slash_is_no_front_door() -> None:
     assert admitting(stack_url="https://x.org").admit(asked) is Door.STACKS_SEEN
 
 
-def test_both_paths_are_compared_whichever_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+OWN = "/webhook/caf%C3%A9-of-a-store"
+
+
+def test_a_path_of_a_stores_own_is_a_door_for_hooks() -> None:
+    own = "/webhook/café-of-a-store"
+    assert admitting(more=[OWN]).admit(call(path=own)) is Door.HOOKS
+    for door, method in ((admitting(), "POST"), (admitting(more=[OWN]), "GET")):
+        with pytest.raises(NoSuchPath):
+            door.admit(Call("203.0.113.9", [], method, own))
+    with pytest.raises(NoSuchPath):
+        admitting(more=["/"]).admit(Call("203.0.113.9", [], "GET", "/"))
+
+
+def test_all_paths_are_compared_whichever_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[str] = []
 
     def noted(path: str, secret: str) -> bool:
@@ -159,12 +174,12 @@ def test_both_paths_are_compared_whichever_it_was(monkeypatch: pytest.MonkeyPatc
         return same(path, secret)
 
     monkeypatch.setattr(admission, "same", noted)
-    for about in (STACKS, {}):
-        door = admitting(**about)
+    for about, more in ((STACKS, ()), ({}, ()), (STACKS, (OWN, "/"))):
+        door = admitting(more=more, **about)
         for path in ("/webhook/3f9c0a7b5d1e42", "/stacks/77d1b0a9c3e8f642", "/"):
             with suppress(NoSuchPath):
                 door.admit(call(path=path))
-            assert len(compared) == 2
+            assert len(compared) == 2 + len(more)
             compared.clear()
 
 

@@ -59,10 +59,13 @@ PURE = [
     "common/backoff.py",
     "common/errors.py",
     "common/masking.py",
+    "common/overlap.py",
+    "common/urls.py",
     "common/store/failures.py",
     "common/store/headers.py",
     "common/store/sign.py",
     "common/store/notifications.py",
+    "common/store/place.py",
     "console/hooks/wanted.py",
     "common/queue/topology.py",
 ]

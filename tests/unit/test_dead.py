@@ -433,7 +433,7 @@ async def test_a_route_that_is_down_is_asked_no_more() -> None:
     asked = 0
 
     class Refusing(MemoryBucket):
-        async def head(self, key: str, *, proof: bool = True) -> State | None:
+        async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
             nonlocal asked
             asked += 1
             raise RouteDown("AccessDenied")
@@ -457,7 +457,7 @@ async def test_a_store_that_is_away_for_one_key_is_asked_for_the_next() -> None:
     good = await Shelves().fill()
 
     class Failing(MemoryBucket):
-        async def head(self, key: str, *, proof: bool = True) -> State | None:
+        async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
             if key == "bad":
                 raise StoreAway("503")
             return await good.source.head(key)

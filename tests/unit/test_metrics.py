@@ -39,10 +39,10 @@ from common.task import Claim, Task
 from common.telemetry import Action
 from receiver.metrics import OUTCOMES, HookMetrics, refusal
 from worker.attempt import Attempted
+from worker.blame import Blame
 from worker.brake import Brake
 from worker.job import Job, Route
 from worker.metrics import MARGIN, Waiting, Watch, end, error_class, outcome, size_class
-from worker.pause import Pauses
 from worker.plan import Why
 from worker.pool import Pool
 from worker.verdict import Continue, Outcome
@@ -268,7 +268,7 @@ async def test_an_event_waits_from_its_first_attempt_to_its_end_and_a_look_never
 
     async def act(job: Job) -> Outcome:
         assert scrape(metrics)["hookmirror_oldest_waiting_seconds"] == (100 if job.task.from_hook else 0)
-        job.promises.append(LOOK)
+        job.learned.promises.append(LOOK)
         return COPIED
 
     for task in (LOOK, EVENT):
@@ -286,7 +286,7 @@ async def test_an_attempt_that_is_cut_off_counts_its_promise_and_is_known_to_wai
     begun = asyncio.Event()
 
     async def act(job: Job) -> Outcome:
-        job.promises.append(LOOK)
+        job.learned.promises.append(LOOK)
         begun.set()
         await asyncio.Event().wait()
         return COPIED
@@ -311,7 +311,7 @@ def test_the_brake_is_on_from_the_first_delete_it_holds_until_a_window_after_the
     async def nothing(_: object) -> Any:
         """Stand in for the pool's work and for the pause's."""
 
-    Watch(metrics).follow(["r", "s"], Pool(queue, nothing, {}), Pauses(nothing), brake)
+    Watch(metrics).follow(["r", "s"], Pool(queue, nothing, {}), Blame(nothing), brake)
 
     def on() -> list[float]:
         return [scrape(metrics)[f'hookmirror_brake_on{{route="{route}"}}'] for route in "rs"]

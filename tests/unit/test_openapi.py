@@ -122,6 +122,11 @@ def test_what_is_not_served_is_not_described(
     assert not missing & paths
 
 
+def test_a_path_of_a_stores_own_is_not_told_and_takes_the_place_of_a_greeting() -> None:
+    assert served(SECRET, ["/webhook/of-a-store"], version="0.1.0") == DOCUMENT
+    assert "/" not in served(SECRET, ["/"], version="0.1.0")["paths"]
+
+
 def test_paths_that_are_those_of_pages_keep_both_operations() -> None:
     paths = build(hooks="/ping", stacks="/", version="0")["paths"]
     assert set(paths["/ping"]) == {"get", "post"}

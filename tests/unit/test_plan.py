@@ -6,7 +6,21 @@ import pytest
 
 from common.store.port import MARK, State
 from common.task import Claim
-from worker.plan import Copy, Delete, Deletes, Skip, Step, Why, contradicts, differs, plan, sight, uncovers
+from worker.plan import (
+    Copy,
+    Delete,
+    Deletes,
+    Heed,
+    Skip,
+    Step,
+    Why,
+    contradicts,
+    differs,
+    heed,
+    plan,
+    sight,
+    uncovers,
+)
 
 SOURCE = State("etag", 10, "Mon", "v1")
 NEWER = State("etag2", 11, "Tue", "v2")
@@ -130,6 +144,26 @@ def test_where_versions_are_kept_a_removal_may_have_brought_an_older_state_back(
     source: State | None, claim: Claim | None, uncovered: bool
 ) -> None:
     assert uncovers(source, claim) is uncovered
+
+
+AGREED = [(None, None), (SOURCE, None), (None, Claim.REMOVED), (SOURCE, Claim.CREATED)]
+OVERTAKEN = [(None, Claim.CREATED), (SOURCE, Claim.REMOVED)]
+UNCOVERED = (VERSIONED, Claim.REMOVED)
+
+
+@pytest.mark.parametrize(
+    ("seen", "strong", "eventual"),
+    [
+        *[(seen, Heed.ACT, Heed.ACT) for seen in AGREED],
+        *[(seen, Heed.OVERTAKEN, Heed.LATER) for seen in OVERTAKEN],
+        (UNCOVERED, Heed.ACT, Heed.LATER),
+    ],
+)
+def test_an_event_that_the_source_contradicts_is_overtaken_but_for_a_version_that_came_back(
+    seen: tuple[State | None, Claim | None], strong: Heed, eventual: Heed
+) -> None:
+    assert heed(*seen, eventual=False) is strong
+    assert heed(*seen, eventual=True) is eventual
 
 
 def test_what_was_seen_of_the_source_tells_its_states_apart() -> None:

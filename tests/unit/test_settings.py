@@ -175,7 +175,7 @@ def test_the_environment_alone_can_say_everything(monkeypatch: pytest.MonkeyPatc
         (MINIMAL.replace("mcs:photos", "photos"), ["routes.0.source"]),
         (MINIMAL.replace("mcs:photos", "mcs:"), ["routes.0.source"]),
         (MINIMAL.replace("mcs:photos", "mcs:photos/in"), ["routes.0.source"]),
-        (MINIMAL.replace("aws:backup", "mcs:photos"), ["routes.0", "the same bucket", "mcs:photos"]),
+        (MINIMAL.replace("aws:backup", "mcs:photos"), ["the same bucket, mcs:photos", "another target"]),
         (
             MINIMAL + 'name = "r"\n[[routes]]\nname = "r"\nsource = "mcs:a"\ntarget = "aws:b"\n',
             ['two are called "r"', "name ="],
@@ -192,6 +192,24 @@ def test_the_environment_alone_can_say_everything(monkeypatch: pytest.MonkeyPatc
         ("[receiver]\nport = 65536\n", ["receiver.port"]),
         ("[receiver]\nallowed_networks = ['10.0.0.1/8']\n", ["receiver.allowed_networks.0", "network"]),
         ("[receiver]\npublic_url = 'hooks.example.org/x'\n", ["receiver", "must be absolute"]),
+        ("[receiver]\npublic_url = 'ftp://hooks.example.org/x'\n", ["receiver", "must be absolute"]),
+        ("[stores.mcs]\npublic_url = '/x'\n", ["stores.mcs: public_url must be absolute"]),
+        ("[stores.mcs]\npublic_url = 'https://h/{x}'\n", ["stores.mcs: public_url has a brace"]),
+        (
+            "[stores.mcs]\npublic_url = 'https://h/webhook'\n",
+            ["stores.mcs.public_url and receiver.public_url have the same path"],
+        ),
+        (
+            "[receiver]\nstack_url = 'https://h/caf%C3%A9'\n[stores.mcs]\npublic_url = 'https://i/café'\n",
+            ["stores.mcs.public_url and receiver.stack_url have the same path"],
+        ),
+        (
+            "[stores.mcs]\npublic_url = 'https://h/x'\n[stores.aws]\npublic_url = 'http://h/x'\n",
+            ["stores.aws.public_url and stores.mcs.public_url have the same path", "each its own"],
+        ),
+        ("[stores.mcs]\nendpoint = 'hb.bizmrg.com'\n", ["stores.mcs: endpoint must be absolute"]),
+        ("[stores.mcs]\nendpoint = 'https://h:x'\n", ["stores.mcs: Port could not be cast"]),
+        ("[stores.mcs]\nconsistency = 'maybe'\n", ["stores.mcs.consistency", "'strong' or 'eventual'"]),
         ("[worker]\nconcurrency = 0\n", ["worker.concurrency"]),
         ("[worker]\nlook_after = 3601\n", ["worker.look_after"]),
         ("[worker]\nattempts = 'many'\n", ["worker.attempts"]),
@@ -283,13 +301,17 @@ def test_everything_secret_is_told_to_the_logs(monkeypatch: pytest.MonkeyPatch) 
         json.dumps(
             {
                 "a": {"access_key_id": "i", "secret_access_key": "secret-a", "session_token": "token-a"},
-                "b": {"access_key_id": "i", "secret_access_key": "secret-b"},
+                "b": {
+                    "access_key_id": "i",
+                    "secret_access_key": "secret-b",
+                    "public_url": "https://h/b/path-of-store-b",
+                },
                 "c": {"profile": "p"},
             }
         ),
     )
     told = set(load().secrets())
-    assert told >= {"broker-password", "3f9c0a7b5d1e42", "secret-a", "token-a", "secret-b"}
+    assert told >= {"broker-password", "3f9c0a7b5d1e42", "secret-a", "token-a", "secret-b", "path-of-store-b"}
     assert not told & {"user", "host", "webhook", "i", "p", ""}
 
 
@@ -388,7 +410,9 @@ def test_several_secrets_sign_while_one_is_exchanged_for_another() -> None:
 
 
 def test_two_routes_between_the_same_buckets_may_differ_in_their_filter() -> None:
-    write(MINIMAL + '[[routes]]\nsource = "mcs:photos"\ntarget = "aws:backup"\nprefix = "x/"\n')
+    write(
+        MINIMAL + 'prefix = "x/"\n[[routes]]\nsource = "mcs:photos"\ntarget = "aws:backup"\nprefix = "y/"\n'
+    )
     assert len({route.id for route in load().routes}) == 2
 
 

@@ -1,6 +1,7 @@
 """One consumer on one lane, for as long as its channel lasts."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import aiormq
@@ -11,6 +12,10 @@ from common.queue.rabbitmq.link import CONFIRM_WITHIN, FOREIGN, Link, translated
 
 IDLE_CHECK = 10.0
 """Seconds of silence after which a consumer makes sure that it still is one."""
+
+
+Again = Callable[[AbstractIncomingMessage], Awaitable[None]]
+"""Publishes a message as it was, at the end of its lane, and returns when it is durable there."""
 
 
 class Subscription:
@@ -49,13 +54,25 @@ class Subscription:
         underlay = await self.channel.get_underlay_channel()
         return not isinstance(underlay, aiormq.Channel) or self._tag in underlay.consumers
 
-    async def hand_back(self) -> None:
+    async def hand_back(self, again: Again) -> None:
         """Stop consuming and return what nobody has seen. If the channel is gone, so is the need."""
+        if self.channel.is_closed:
+            return
         with suppress(*FOREIGN, QueueAway):
             async with translated(CONFIRM_WITHIN):
-                if not self.channel.is_closed:
-                    await (await self.channel.get_underlay_channel()).basic_cancel(self._tag)
-                while not self._inbox.empty():
-                    message = self._inbox.get_nowait()
-                    if message is not None:
-                        await message.nack(requeue=True)
+                await (await self.channel.get_underlay_channel()).basic_cancel(self._tag)
+            await asyncio.sleep(0)  # what came before the answer is put into the inbox by tasks of their own
+        unseen = [self._inbox.get_nowait() for _ in range(self._inbox.qsize())]
+        await asyncio.gather(*(give_back(message, again) for message in unseen if message is not None))
+
+
+async def give_back(message: AbstractIncomingMessage, again: Again) -> None:
+    """Give `message` back uncounted. The broker counts what is returned to it, seen by anybody or not, and a
+    message is judged by the count."""
+    with suppress(*FOREIGN, QueueAway):
+        try:
+            await again(message)
+        except QueueAway:
+            await message.nack(requeue=True)  # full, or away: better counted than held by nobody
+        else:
+            await message.ack()

@@ -5,9 +5,10 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from functools import partial
 
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, PublishError
 from yarl import URL
 
@@ -27,7 +28,7 @@ from common.queue.port import (
     check_delay,
 )
 from common.queue.rabbitmq import mark, wire
-from common.queue.rabbitmq.consume import Subscription
+from common.queue.rabbitmq.consume import Subscription, give_back
 from common.queue.rabbitmq.dead import Fate, Graveyard
 from common.queue.rabbitmq.link import CONFIRM_WITHIN, Link, fresh_channel, translated
 from common.telemetry import Action, log
@@ -147,8 +148,12 @@ class RabbitQueue:
                 while (message := await subscription.next()) is not None:
                     yield wire.delivery_from(message, subscription.channel, lane)
             finally:
-                await subscription.hand_back()
+                await subscription.hand_back(partial(self._again, lane))
             log(Action.QUEUE, "the channel to RabbitMQ closed", level=logging.WARNING, lane=lane)
+
+    async def _again(self, lane: Lane, message: AbstractIncomingMessage) -> None:
+        headers = wire.own_headers(message) | {wire.RETURNED: wire.returned(message)}
+        await self._send(message.body, lane, 0, headers)
 
     async def _subscribe(self, lane: Lane, limit: int) -> Subscription:
         """Return a subscription, however long the broker stays away."""
@@ -179,6 +184,13 @@ class RabbitQueue:
         receipt = wire.receipt_of(delivery)
         return not receipt.settled and not receipt.channel.is_closed
 
+    async def give_back(self, delivery: Delivery) -> None:
+        """See the port."""
+        receipt = wire.receipt_of(delivery)
+        if self.holds(delivery):
+            receipt.settled = True
+            await give_back(receipt.message, partial(self._again, delivery.lane))
+
     async def settle(self, delivery: Delivery, verdict: Verdict) -> None:
         """See the port. A retry or a burial is published and confirmed before the ack: the other way
         round loses the message when the process dies in between."""
@@ -203,6 +215,7 @@ class RabbitQueue:
         receipt = wire.receipt_of(delivery)
         headers = wire.own_headers(receipt.message) | {wire.ATTEMPT: delivery.attempt}
         headers |= wire.failures_header(after_verdict(delivery, verdict, time.time()))
+        headers.pop(wire.RETURNED, None)
         while not receipt.channel.is_closed:
             try:
                 if isinstance(verdict, Bury):

@@ -15,8 +15,8 @@ from common.queue.topology import lane_of
 
 Headers = dict[str, Any]
 
-ID, ATTEMPT, FAILURES, WHY, AT, LANE = (
-    f"hookmirror-{name}" for name in ("id", "attempt", "failures", "why", "at", "lane")
+ID, ATTEMPT, RETURNED, FAILURES, WHY, AT, LANE = (
+    f"hookmirror-{name}" for name in ("id", "attempt", "returned", "failures", "why", "at", "lane")
 )
 
 
@@ -42,12 +42,24 @@ def receipt_of(delivery: Delivery) -> Receipt:
 
 
 def delivery_from(message: AbstractIncomingMessage, channel: AbstractChannel, lane: Lane) -> Delivery:
-    """Return the delivery. Its attempt is what our header says, plus the times it came back unsettled."""
+    """Return the delivery."""
+    return Delivery(
+        message.body,
+        _number(message.headers.get(ATTEMPT), 1),
+        Receipt(message, channel),
+        lane,
+        _failures(message.headers.get(FAILURES)),
+        returned(message),
+    )
+
+
+def returned(message: AbstractIncomingMessage) -> int:
+    """Return how often it came back unsettled: what our header says, of before it was given back unseen, and
+    what the broker has counted since."""
     headers = message.headers
     # The count is absent on a first delivery; an old broker may only set the flag.
-    again = max(_number(headers.get("x-delivery-count"), 0), int(bool(message.redelivered)))
-    attempt = _number(headers.get(ATTEMPT), 1) + again
-    return Delivery(message.body, attempt, Receipt(message, channel), lane, _failures(headers.get(FAILURES)))
+    since = max(_number(headers.get("x-delivery-count"), 0), int(bool(message.redelivered)))
+    return _number(headers.get(RETURNED), 0) + since
 
 
 def letter_from(message: AbstractIncomingMessage) -> DeadLetter:

@@ -15,7 +15,8 @@ from common.errors import ConfigError, QueueAway
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 
-# `holder` names who leases the message, NULL for nobody; `why` and `at` are set when it is dead.
+# `holder` names who leases the message, NULL for nobody; `returned` counts the holders that died with it;
+# `why` and `at` are set when it is dead.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS message (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -24,6 +25,7 @@ CREATE TABLE IF NOT EXISTS message (
     due      REAL NOT NULL,
     attempt  INTEGER NOT NULL DEFAULT 1,
     failures TEXT NOT NULL DEFAULT '[]',
+    returned INTEGER NOT NULL DEFAULT 0,
     holder   TEXT,
     dead     INTEGER NOT NULL DEFAULT 0,
     why      TEXT,
@@ -109,7 +111,17 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # NORMAL in WAL loses the last commits with the power
     connection.executescript(_SCHEMA)
+    _migrate(connection)
     return connection
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Give a file of an older version what it lacks. Another process may do so in the same moment."""
+    connection.execute("BEGIN IMMEDIATE")
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(message)")}
+    if "returned" not in columns:
+        connection.execute("ALTER TABLE message ADD COLUMN returned INTEGER NOT NULL DEFAULT 0")
+    connection.execute("COMMIT")
 
 
 def _fail(batch: list[tuple[Operation[object], asyncio.Future[object]]], error: Exception) -> None:

@@ -11,6 +11,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -18,8 +19,6 @@ from pathlib import Path
 
 from common.errors import LostDelivery, QueueAway
 from common.queue.port import (
-    KILLER,
-    MAX_DELIVERIES,
     Bury,
     Counts,
     DeadLetter,
@@ -94,44 +93,51 @@ class SqliteQueue:
     async def _take(self, lane: Lane, room: int) -> list[Delivery]:
         now, holder = time.time(), uuid.uuid4().hex
 
-        def lease(db: sqlite3.Connection) -> list[tuple[int, bytes, int, str]]:
+        def lease(db: sqlite3.Connection) -> list[tuple[int, bytes, int, str, int]]:
             # A holder's name on a message that is due again means that the holder died with it.
-            db.execute(
-                "UPDATE message SET dead = 1, why = ?, at = ?, holder = NULL"
-                " WHERE dead = 0 AND lane = ? AND due <= ? AND attempt > ?",
-                (KILLER, now, lane, now, MAX_DELIVERIES),
-            )
             rows = db.execute(
-                "UPDATE message SET attempt = attempt + (holder IS NOT NULL), holder = ?, due = ?"
+                "UPDATE message SET returned = returned + (holder IS NOT NULL), holder = ?, due = ?"
                 " WHERE id IN (SELECT id FROM message WHERE dead = 0 AND lane = ? AND due <= ?"
                 "              ORDER BY due LIMIT ?)"
-                " RETURNING id, body, attempt, failures",
+                " RETURNING id, body, attempt, failures, returned",
                 (holder, now + self._lease, lane, now, room),
             )
             return rows.fetchall()
 
+        leasing = asyncio.ensure_future(self._run(lease))
         try:
-            rows = await self._run(lease)
+            rows = await asyncio.shield(leasing)
         except QueueAway:
             return []  # asked again after the next wait; a full disk is waited out like an absent broker
+        except asyncio.CancelledError:
+            # Leased by now, or soon: nobody will see it, and nobody else could until the lease has run out.
+            await asyncio.wait([leasing])
+            if leasing.exception() is None:
+                await self._unlease([(row[0], holder) for row in leasing.result()])
+            raise
         end = time.monotonic() + self._lease
         self._held.update({row[0]: (holder, end, lane) for row in rows})
         return [
-            Delivery(body, attempt, (id_, holder), lane, _failures(failures))
-            for id_, body, attempt, failures in rows
+            Delivery(body, attempt, (id_, holder), lane, _failures(failures), returned)
+            for id_, body, attempt, failures, returned in rows
         ]
 
+    async def give_back(self, delivery: Delivery) -> None:
+        """See the port."""
+        await self._give_back([delivery])
+
     async def _give_back(self, deliveries: list[Delivery]) -> None:
-        """Return what was taken and never seen by anyone: no attempt was made."""
         receipts = [_receipt(d) for d in deliveries]
         for id_, _ in receipts:
             self._held.pop(id_, None)
+        await self._unlease(receipts)
+
+    async def _unlease(self, receipts: list[tuple[int, str]]) -> None:
+        sql = "UPDATE message SET holder = NULL, due = 0 WHERE id = ? AND holder = ? AND dead = 0"
         if receipts:
-            await self._run(
-                lambda db: db.executemany(
-                    "UPDATE message SET holder = NULL, due = 0 WHERE id = ? AND holder = ?", receipts
-                )
-            )
+            with suppress(QueueAway):  # then the leases run out
+                await self._run(lambda db: db.executemany(sql, receipts))
+            self._news.set()
 
     async def _wait_for_news(self) -> None:
         self._news.clear()
@@ -189,7 +195,7 @@ class SqliteQueue:
                 change, values = "holder = NULL, dead = 1, why = ?, at = ?", (verdict.why, now)
             else:
                 attempt = delivery.attempt + verdict.counts
-                change = "holder = NULL, body = ?, attempt = ?, due = ?"
+                change = "holder = NULL, returned = 0, body = ?, attempt = ?, due = ?"
                 values = (verdict.body or delivery.body, attempt, now + verdict.after)
             sql = f"UPDATE message SET failures = ?, {change} {mine}"  # noqa: S608 - no value is in the text
             return db.execute(sql, (failures, *values, id_, holder)).rowcount
@@ -245,7 +251,10 @@ class SqliteQueue:
         if ids is None:
             sql = "SELECT id FROM message WHERE dead = 1"
             ids = await self._run(lambda db: [str(row[0]) for row in db.execute(sql)])
-        change = "UPDATE message SET dead = 0, attempt = 1, due = 0, why = NULL, at = NULL WHERE dead = 1"
+        change = (
+            "UPDATE message SET dead = 0, attempt = 1, returned = 0, due = 0, why = NULL, at = NULL"
+            " WHERE dead = 1"
+        )
         return await self._each(change, ids)
 
     async def drop(self, ids: Collection[str]) -> set[str]:
