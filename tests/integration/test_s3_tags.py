@@ -157,9 +157,7 @@ async def test_tags_can_be_left_alone(server: Tagged, stack: AsyncExitStack) -> 
     assert server.asked_for_tags == 0
 
 
-async def test_tags_are_read_but_where_they_are_not_asked_for(
-    server: Tagged, stack: AsyncExitStack
-) -> None:
+async def test_tags_are_read_but_where_they_are_not_asked_for(server: Tagged, stack: AsyncExitStack) -> None:
     route = RouteSettings(source="mcs:b", target="aws:b")
     settings = Settings.model_construct(
         stores={"mcs": settings_of(server), "aws": settings_of(server)}, routes=(route,)
