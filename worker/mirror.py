@@ -94,12 +94,13 @@ class Mirror:
             body = await fetch(reading)
             headers, metadata = described(source, job.route.placement)
             await self._promise_look(job)
+            job.stage = "copy"
             async with _touching(job):
                 await job.route.target.write(job.target_key, body, headers=headers, metadata=metadata)
         return Outcome(Action.COPIED, size=source.size)
 
     async def _copy_parts(self, job: Job, source: State) -> Outcome | Continue:
-        upload = job.task.upload
+        upload, job.stage = job.task.upload, "parts"
         if upload is None:
             return await self._parts.begin(job, source)
         parts = await self._parts.carry_on(job, source, upload)
@@ -113,6 +114,7 @@ class Mirror:
     async def _delete(self, job: Job) -> Outcome:
         self._brake.admit(job.route.id, approved=job.task.approved)
         await self._promise_look(job)
+        job.stage = "delete"
         async with _touching(job):
             await job.route.target.delete(job.target_key)
         return Outcome(Action.DELETED)

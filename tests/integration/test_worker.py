@@ -578,7 +578,6 @@ async def test_a_missing_bucket_is_no_missing_object(world: World) -> None:
     await world.tell("k", REMOVED)
     [verdict] = await world.work()
     assert isinstance(verdict, Retry)
-    assert not verdict.counts
     assert world.touched() == []
 
 
@@ -632,15 +631,14 @@ async def test_a_task_that_failed_once_succeeds_at_its_next_attempt(world: World
     assert await world.letters() == []
 
 
-@pytest.mark.parametrize("error", [Throttled("SlowDown", retry_after=90), RouteDown("AccessDenied")])
-async def test_waiting_for_a_store_is_no_attempt_and_never_buries(world: World, error: Exception) -> None:
+async def test_waiting_for_a_turn_is_no_attempt_and_never_buries(world: World) -> None:
     await world.put("k", b"body")
     await world.tell("k", CREATED)
-    world.source.fail(error)
+    world.source.fail(Throttled("no turn", retry_after=90, counts=False))
     for _ in range(20):
         [verdict] = await world.work()
         assert isinstance(verdict, Retry)
-        assert verdict.after >= (90 if isinstance(error, Throttled) else RouteDown.patience)
+        assert verdict.after >= 90
         world.clock.now += verdict.after
     world.source.before = None
     await world.work()
@@ -745,7 +743,7 @@ async def test_a_delivery_that_is_lost_on_the_way_touches_nothing(world: World, 
     assert world.touched() == []
     assert world.seen[-1].verdict is None
     assert isinstance(world.seen[-1].result, LostDelivery)
-    assert (await world.take()).attempt == 2
+    assert (await world.take()).returned == 1
 
 
 @pytest.mark.parametrize("error", [QueueAway("no answer"), LostDelivery("gone"), RuntimeError("a defect")])
@@ -808,7 +806,7 @@ async def test_every_end_of_an_attempt_is_one_log_line(caplog: pytest.LogCapture
     await world.queue.publish(b"no task", lane=Lane.LIVE)
     await world.queue.publish(Task(route="unknown", key="k").encode(), lane=Lane.LIVE)
     await world.work()
-    world.source.fail(Throttled("SlowDown"))
+    world.source.fail(Throttled("no turn", counts=False))
     await world.tell("k", CREATED)
     await world.work()
     actions = [getattr(record, "action", None) for record in caplog.records]
@@ -906,7 +904,7 @@ async def test_what_is_cut_off_stays_unsettled_and_comes_back_to_another(world: 
     counts = await world.queue.counts()
     assert (counts.held, counts.dead, world.touched(), world.seen) == (1, 0, [], [])
     await world.queue.close()
-    assert (await world.take(world.queue.twin())).attempt == 2
+    assert (await world.take(world.queue.twin())).returned == 1
 
 
 async def test_a_queue_that_cannot_be_used_at_all_ends_the_pool(world: World) -> None:
