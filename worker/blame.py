@@ -20,6 +20,7 @@ import random
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from math import inf
 from typing import Self
 
 from common.errors import (
@@ -31,6 +32,7 @@ from common.errors import (
     RouteDown,
     StoreAway,
     TryAgain,
+    UnknownRoute,
 )
 from common.task import Trouble
 from common.telemetry import Action, log
@@ -143,7 +145,7 @@ class Blame:
         """Return what to raise for a job that ended in `error`."""
         if isinstance(error, Never) and not _may_be_the_route(job, error):
             return error
-        if isinstance(error, TryAgain) and not error.counts:
+        if isinstance(error, UnknownRoute) or (isinstance(error, TryAgain) and not error.counts):
             return error
         if isinstance(error, ASKING) and (why := await line.pause.ask()):
             return _turned_away(f"the route is paused: {why}", RouteDown.patience)
@@ -164,7 +166,7 @@ class Blame:
             )
         after = before.at if before else began
         if isinstance(error, Never) and before is None:
-            after = now  # never at once: it may be refused to all of those that are in hand now
+            after = inf  # never at once: it may be refused to all of those that are in hand now
         if job.last or isinstance(error, Never):
             after = max(after, now - LATELY)
         if operation.passed_since(key, after):

@@ -79,9 +79,9 @@ class Operation:
         return ended
 
     def passed_since(self, key: str, since: float) -> bool:
-        """Whether another than `key` has passed after `since`."""
+        """Whether another than `key` has passed at `since` or after."""
         _, other = self._before if self._last[0] == key else self._last
-        return other > since
+        return other >= since
 
     def failed(self, key: str, trouble: Trouble, why: str, now: float) -> bool:
         """Take note that `key` failed, with `trouble` from now on. Return whether a doubt has begun."""
@@ -95,8 +95,8 @@ class Operation:
         return True
 
     def wait(self, trouble: Trouble | None, now: float) -> float:
-        """Return 0 to let a task in, or the seconds after which it is to come again. What is new is always
-        let in; of what failed before, while in doubt, a few at a time and each in its turn."""
+        """Return 0 to let a task in, else in how many seconds it is to come again. What is new is let in; of
+        what failed before, while in doubt, a few at a time and each in its turn."""
         if trouble is None or not self.doubt:
             return 0.0
         rested = not 0 <= now - trouble.at < rest(trouble)

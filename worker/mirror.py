@@ -98,6 +98,7 @@ class Mirror:
     async def _lap(self, job: Job) -> Outcome | Continue | None:
         """Look and act once. None when the source has moved meanwhile: then it is to be done again."""
         source, key = job.route.source, job.task.key
+        job.learned.stage = "read"
         if not job.expects_nothing_to_do and source.place not in self._two_faced:
             async with source.read(key) as reading:
                 state = reading.state if reading else None
@@ -142,8 +143,7 @@ class Mirror:
             )
         if source is None:
             return await self._delete(job, target)
-        again = job.learned.stage == "restate"  # which came to nothing a moment ago
-        if isinstance(step, decide.Restate) and target and not (again or self._refuses(job, "restate")):
+        if isinstance(step, decide.Restate) and target and not self._refuses(job, "restate"):
             return await self._restate(job, source, target)
         if source.size > SMALL:
             return await self._copy_parts(job, source, target)
@@ -243,7 +243,7 @@ class Mirror:
         return headers, marked(metadata, mark_for(source, rules.origin, md5=md5, written=rules.age(source)))
 
     async def _copy_parts(self, job: Job, source: State, target: State | None) -> Outcome | Continue | None:
-        upload = job.task.upload
+        upload, job.learned.stage = job.task.upload, "parts"
         if upload is None:
             return await self._parts.begin(job, source, self._description(job, source, ""))
         parts = await self._parts.carry_on(job, source, upload)
@@ -278,7 +278,9 @@ class Mirror:
         if job.route.eventual:
             return outcome  # a look was promised
         source, key = job.route.source, job.task.key
+        wrote, job.learned.stage = job.learned.stage, "read"
         now = await source.head(key, proof=False)
+        job.learned.stage = wrote
         if sight(now) == sight(copied):
             return outcome
         if now is None or copied is None or moved(copied, now):

@@ -37,6 +37,9 @@ LEAST_SEEN = 10.0
 RECOVERY = 20.0
 """Seconds in which a pace regains what one cut started from."""
 
+LATELY = 5.0
+"""Seconds within which two objects must be refused for everybody to slow down."""
+
 PATIENCE = 25.0
 """Seconds for which a request waits for its turn: shorter than a worker's write may take in all."""
 
@@ -115,6 +118,7 @@ class Pace:
         self._allowed = math.inf
         self._before = math.inf  # the pace that the last cut started from
         self._cut_at = self._grown_at = -math.inf
+        self._refused = ("", -math.inf)  # which object was refused last, and when
 
     @property
     def rate(self) -> float:
@@ -153,8 +157,14 @@ class Pace:
             self._turns.popleft()
         return now
 
-    def slowed(self, sent: float, retry_after: float = 0) -> None:
-        """The store refused a request that was `sent` then, and asks for `retry_after` seconds of rest."""
+    def slowed(self, sent: float, retry_after: float = 0, *, about: str | None = None) -> None:
+        """The store refused a request that was `sent` then, and asks for `retry_after` seconds of rest.
+
+        `about` is the object that the request was about, None for no one in particular. A single one that is
+        refused, be it again and again, says nothing of the store: its task waits, and nobody else.
+        """
+        if about is not None and self._alone(about):
+            return
         self._meter.hold(min(retry_after or HOLD, LONGEST_HOLD))
         if sent <= self._cut_at:
             return
@@ -169,6 +179,12 @@ class Pace:
             level=logging.WARNING,
             store=self._name,
         )
+
+    def _alone(self, about: str) -> bool:
+        """Whether no other object than `about` was refused of late."""
+        now = self._clock()
+        (last, at), self._refused = self._refused, (about, now)
+        return last == about or now - at > LATELY
 
     def went_well(self, sent: float) -> None:
         """The store answered a request that was `sent` then."""

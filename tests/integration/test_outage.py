@@ -1,9 +1,6 @@
 """Everything stopped, and too much at once: what a worker does with a route that is down, and with a flood
 of deletes. On a queue and stores in memory, with a clock that is told the time."""
 
-import asyncio
-import heapq
-import itertools
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -21,48 +18,18 @@ from common.telemetry import Action
 from console import brake as command
 from receiver.dialects.s3 import parse, records
 from receiver.routing import Routing
+from tests.lab.clock import Clock
 from tests.lab.samples import sample
 from worker.attempt import Attempt, Attempted, Observer
+from worker.blame import Blame
 from worker.brake import Brake
 from worker.job import Route
 from worker.mirror import Mirror
-from worker.pause import Pauses
 from worker.transfer import Budget
 
 DAY = 24 * 3600
 D = 1200
 KEYS = [f"k{number}" for number in range(10)]
-
-
-class Clock:
-    """The time, which moves when it is told to, and then wakes whoever has slept long enough."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._count = itertools.count()
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        awake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._sleepers, (self.now + seconds, next(self._count), awake))
-        await awake
-
-    async def pass_(self, seconds: float) -> None:
-        until = self.now + seconds
-        while self._sleepers and self._sleepers[0][0] <= until:
-            self.now, _, awake = heapq.heappop(self._sleepers)
-            if not awake.done():
-                awake.set_result(None)
-            await self.others()
-        self.now = until
-
-    @staticmethod
-    async def others() -> None:
-        for _ in range(20):
-            await asyncio.sleep(0)
 
 
 class Bucket(MemoryBucket):
@@ -71,6 +38,7 @@ class Bucket(MemoryBucket):
     away: HookmirrorError | None = None
     shut: HookmirrorError | None = None
     private = ""
+    forbidden: frozenset[str] = frozenset()
 
     @property
     def _objects(self):  # type: ignore[no-untyped-def]
@@ -102,6 +70,8 @@ class Bucket(MemoryBucket):
     ) -> str:
         if self.shut is not None:
             raise self.shut
+        if key in self.forbidden:
+            raise RouteDown(f"PUT {self.name}: AccessDenied")
         return await super().write(key, body, headers=headers, metadata=metadata, over=over)
 
 
@@ -120,10 +90,10 @@ class World:
         limits = Brake({"good": brake} if brake else {}, self.clock)
         mirror = Mirror(self.queue, look_after=D, budget=Budget(2**20), brake=limits)
         rng = random.Random(1)
-        self.pauses = Pauses(mirror, clock=self.clock, sleep=self.clock.sleep, rng=rng)
+        self.blame = Blame(mirror, clock=self.clock, sleep=self.clock.sleep, rng=rng)
         self.seen: list[Attempted] = []
         note: Observer = lambda attempted: self.seen.append(attempted)  # noqa: E731
-        self.attempt = Attempt(self.queue, self.pauses, routes, attempts=12, observers=(note,), rng=rng)
+        self.attempt = Attempt(self.queue, self.blame, routes, attempts=12, observers=(note,), rng=rng)
 
     async def put(self, *keys: str) -> None:
         for key in keys:
@@ -168,7 +138,7 @@ class World:
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = World()
-    async with world.pauses:
+    async with world.blame:
         yield world
 
 
@@ -184,18 +154,18 @@ async def test_the_tasks_of_a_route_whose_bucket_is_missing_wait_while_the_other
     waits = [a.verdict for a in world.seen if a.task and a.task.route == "bad"]
     assert len(waits) == len(KEYS)
     assert all(isinstance(wait, Retry) and not wait.counts and wait.after == 30 for wait in waits)
-    assert list(world.pauses.paused()) == ["bad"]
-    assert "NoSuchBucket" in world.pauses.paused()["bad"]
+    assert list(world.blame.paused()) == ["bad"]
+    assert "NoSuchBucket" in world.blame.paused()["bad"]
 
 
 async def test_when_the_bucket_is_there_the_probe_finds_out_and_all_ends_in_step(world: World) -> None:
     await world.put(*KEYS)
     await world.tell("bad", *KEYS)
     await world.work_for(600)
-    assert world.pauses.paused()
+    assert world.blame.paused()
     world.store.create("bad")
     await world.clock.pass_(40)
-    assert world.pauses.paused() == {}
+    assert world.blame.paused() == {}
     await world.work()
     assert await world.contents(world.bad) == KEYS, "within the patience of their last wait"
     await world.work_until_idle()
@@ -233,14 +203,14 @@ async def test_an_outage_of_a_day_puts_nothing_into_the_dead_letters(
 async def test_a_day_with_credentials_that_may_not_write_puts_nothing_into_the_dead_letters(
     world: World,
 ) -> None:
-    """Both buckets answer their checks, so the first few tries count; then the route is known for down."""
+    """Both buckets answer their checks; but nothing passes, so that no try counts."""
     world.store.create("bad")
     world.bad.shut = RouteDown("PUT bad: AccessDenied")
     await world.put(*KEYS)
     await world.tell("bad", *KEYS)
     await world.work_for(DAY, step=900)
-    assert world.pauses.paused()
-    assert world.attempts("bad") <= 2
+    assert world.blame.paused()
+    assert world.attempts("bad") == 1
     world.bad.shut = None
     await world.work_until_idle()
     assert await world.contents(world.bad) == KEYS
@@ -253,12 +223,52 @@ async def test_one_object_that_is_refused_ends_as_a_dead_letter_with_its_reason_
     await world.put("bad key", *KEYS)
     await world.tell("good", "bad key", *KEYS)
     world.source.private = "bad key"
-    await world.work_for(DAY)
-    assert world.pauses.paused() == {}
-    assert await world.contents(world.good) == KEYS
+    later = [f"later {number}" for number in range(100)]
+    for key in later:
+        await world.put(key)
+        await world.tell("good", key)
+        await world.work_for(600, step=30)
+    assert world.blame.paused() == {}
+    assert await world.contents(world.good) == sorted([*KEYS, *later])
     [letter] = await world.queue.buried(10)
     assert letter.attempt == 12
-    assert "AccessDenied" in letter.why
+    assert letter.why.endswith("AccessDenied (attempt 12 of 12)")
+
+
+async def test_ten_objects_that_may_not_be_written_stop_nobody_and_end_as_dead_letters(
+    world: World,
+) -> None:
+    """A policy that refuses some keys; both buckets answer their checks."""
+    forbidden = [f"forbidden/{number}" for number in range(10)]
+    world.good.forbidden = frozenset(forbidden)
+    await world.put(*forbidden)
+    await world.tell("good", *forbidden)
+    await world.work_for(60, step=5)
+    for number in range(200):
+        key = f"good/{number}"
+        await world.put(key)
+        await world.tell("good", key)
+        await world.work()
+        assert key in await world.contents(world.good), "at once"
+        await world.work_for(300, step=30)
+    await world.work_for(6 * 3600)
+    letters = await world.queue.buried(100)
+    assert sorted(Task.decode(letter.body).key for letter in letters) == forbidden
+    assert not world.blame.paused()
+
+
+async def test_forged_hooks_pause_nothing(world: World) -> None:
+    for number in range(6):
+        await world.tell("good", f"{number}" * 1500, f"no such key {number}")
+        await world.put(f"small {number}")
+        forged = Task(route="good", key=f"small {number}", claim=Claim.CREATED, size=9 * 2**20)
+        await world.queue.publish(forged.encode(), lane=Lane.LIVE)
+    await world.work()
+    assert not world.blame.paused()
+    await world.work_until_idle()
+    assert {letter.why.partition(":")[0] for letter in await world.queue.buried(100)} == {"Refused"}
+    assert await world.dead() == 6
+    assert await world.contents(world.good) == [f"small {number}" for number in range(6)]
 
 
 GONE = [f"old/{number}" for number in range(30)]
@@ -270,7 +280,7 @@ async def braked() -> AsyncIterator[World]:
     world = World(BrakeSettings(deletes=10, window=300))
     for key in GONE:
         await world.good.write(key, b"old", headers={}, metadata={})
-    async with world.pauses:
+    async with world.blame:
         yield world
 
 

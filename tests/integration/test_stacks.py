@@ -35,7 +35,7 @@ from tests.lab.rabbit import RabbitNode
 from tests.lab.samples import raw, sample
 from tests.lab.until import until
 from worker.actions import Order
-from worker.attempt import HOLD_WITHIN
+from worker.blame import HOLD_WITHIN
 from worker.job import Job, Route
 from worker.plan import Why
 from worker.stacks import StackActing, log_stack

@@ -4,19 +4,25 @@ import asyncio
 import logging
 import random
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
 from common.errors import KeyBusy, RouteDown, SourceMoved, StoreAway, Throttled
 from common.queue.memory import MemoryQueue
-from common.queue.port import Delivery, Lane, Retry
+from common.queue.port import MAX_RETURNS, Bury, Delivery, Lane, Retry
 from common.store.memory import MemoryStore
-from common.task import Task
+from common.task import Claim, Task, Trouble
 from common.telemetry import Action
-from worker import attempt
-from worker.attempt import BUSY_WAIT, Attempt, Attempted, Observer, log_attempt
+from worker import blame
+from worker.attempt import BUSY_WAIT, Attempt, Attempted, Observer, carried, log_attempt
+from worker.blame import Blame
 from worker.job import Job, Route
-from worker.verdict import Continue, Outcome
+from worker.verdict import Blamed, Continue, Outcome
+
+
+def spared(error: Exception) -> Blamed:
+    return Blamed(error, counts=False, after=30, trouble=None)
 
 
 class Bench:
@@ -98,9 +104,11 @@ async def test_a_key_that_was_busy_long_and_is_so_again_is_waited_for_shortly() 
     ("error", "level"),
     [
         (StoreAway("500"), logging.WARNING),
-        (Throttled("SlowDown"), logging.INFO),
+        (Throttled("no turn", counts=False), logging.INFO),
         (SourceMoved("it changed"), logging.INFO),
-        (RouteDown("the route is paused"), logging.DEBUG),
+        (RouteDown("AccessDenied"), logging.WARNING),
+        (spared(StoreAway("500")), logging.INFO),
+        (spared(RouteDown("the route is paused")), logging.DEBUG),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -119,7 +127,7 @@ async def test_a_thousand_tasks_that_wait_for_a_paused_route_write_nothing(
 ) -> None:
     caplog.set_level(logging.INFO, logger="hookmirror")
     bench = Bench()
-    bench.error = RouteDown("the route is paused")
+    bench.error = spared(RouteDown("the route is paused"))
     for number in range(1000):
         await bench.come(f"k{number}")
     assert caplog.records == []
@@ -128,10 +136,64 @@ async def test_a_thousand_tasks_that_wait_for_a_paused_route_write_nothing(
 async def test_what_hangs_is_cut_off_before_the_broker_takes_the_delivery_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(attempt, "HOLD_WITHIN", 0.01)
+    monkeypatch.setattr(blame, "HOLD_WITHIN", 0.01)
     bench = Bench()
-    verdict = await bench.come()  # the gate never opens
-    assert verdict.counts
+    bench.attempt._act = Blame(bench.act)
+    await bench.come()  # the gate never opens
     bench.gate.set()
     await bench.attempt(await bench.take())  # the key is free again
     assert [type(attempted.result) for attempted in bench.seen] == [StoreAway, Outcome]
+
+
+async def come_back(bench: Bench, times: int) -> Delivery:
+    """A delivery that came back unsettled so often."""
+    return replace(await bench.take(), returned=times)
+
+
+async def test_what_came_back_unsettled_too_often_is_buried_before_anything_is_tried() -> None:
+    bench = Bench()
+    bench.gate.set()
+    await bench.attempt(await come_back(bench, MAX_RETURNS - 1))
+    assert bench.begun.is_set()
+    bench.begun.clear()
+    await bench.attempt(await come_back(bench, MAX_RETURNS))
+    assert not bench.begun.is_set()
+    verdict = bench.seen[-1].verdict
+    assert isinstance(verdict, Bury)
+    assert verdict.why.startswith(f"CameBack: came back unsettled {MAX_RETURNS} times")
+
+
+async def test_returns_are_no_attempts() -> None:
+    bench = Bench()
+    bench.error = StoreAway("500")
+    await bench.attempt(await come_back(bench, 11))
+    assert isinstance(bench.seen[-1].verdict, Retry), "the first of two attempts"
+
+
+async def test_a_delivery_that_came_back_is_in_doubt_and_its_retry_says_so() -> None:
+    bench = Bench()
+    bench.error = StoreAway("500")
+    await bench.attempt(await come_back(bench, 1))
+    verdict = bench.seen[-1].verdict
+    assert isinstance(verdict, Retry)
+    assert verdict.body is not None
+    assert Task.decode(verdict.body).doubt
+
+
+def a_job(task: Task) -> Job:
+    return Job(task, Route("r", None, None), 1, Lane.LIVE, held=lambda: True)
+
+
+def test_what_comes_back_carries_what_was_learned_and_nothing_else() -> None:
+    task = Task(route="r", key="k", claim=Claim.CREATED)
+    job = a_job(task)
+    assert carried(task, job, StoreAway("500")) is task
+    job.doubt = True
+    assert carried(task, job, StoreAway("500")) == task.model_copy(update={"doubt": True})
+    job.wrote = True
+    trouble = Trouble(at=2, since=1, spared=3, stage="copy")
+    blamed = Blamed(StoreAway("500"), counts=False, after=30, trouble=trouble)
+    learned = carried(task, job, blamed)
+    assert (learned.claim, learned.doubt, learned.trouble) == (None, True, trouble)
+    assert Task.decode(learned.encode()) == learned
+    assert (learned.id, learned.key, learned.received) == (task.id, task.key, task.received)

@@ -85,8 +85,11 @@ class World:
             attempts=12,
             rng=rng,
             clock=self.clock,
-            observers=(self.seen.append,),
+            observers=(self._note,),
         )
+
+    def _note(self, attempted: Attempted) -> None:
+        self.seen.append(attempted)
 
     async def _act(self, job: Job) -> Outcome:
         key, stage = job.task.key, job.task.key.partition(" ")[0]
@@ -384,6 +387,7 @@ def test_each_of_many_that_wait_is_tried_before_any_is_tried_for_the_third_time(
     rng, operation = random.Random(count), in_doubt(0.0)
     failed = dict.fromkeys(range(count), 0.0)
     tries: Counter[int] = Counter()
+    events: list[tuple[float, int, ExitStack | None]]
     events = [(30 + key % 2 + rng.random(), key, None) for key in failed]
     heapq.heapify(events)
     while max(tries.values(), default=0) < 3:

@@ -153,6 +153,41 @@ async def test_a_cut_halves_what_was_seen_and_a_burst_of_refusals_is_one_cut(clo
     assert asked.rate == 50
 
 
+@pytest.mark.parametrize("retry_after", [0, 30])
+async def test_one_object_that_is_refused_for_ever_slows_down_nobody(clock: Clock, retry_after: int) -> None:
+    asked = pace_of(clock)
+    began = clock.now
+    for number in range(300):
+        asked.went_well(await asked.turn())
+        if number % 3 == 0:
+            asked.slowed(await asked.turn(), retry_after, about="bad")
+        await clock.sleep(0.005)
+    assert asked.rate == math.inf
+    assert clock.now - began < 1.6
+
+
+async def test_objects_that_are_refused_one_after_the_other_slow_down_everybody_at_the_second(
+    clock: Clock,
+) -> None:
+    asked = pace_of(clock)
+    sent = [await asked.turn() for _ in range(200)]
+    asked.slowed(sent[0], about="a")
+    assert asked.rate == math.inf
+    asked.slowed(sent[1], about="b")
+    assert asked.rate == 100
+    began = clock.now
+    await asked.turn()
+    assert clock.now - began == pytest.approx(pace.HOLD)
+
+
+async def test_two_objects_refused_at_long_intervals_are_two_single_ones(clock: Clock) -> None:
+    asked = pace_of(clock)
+    for number in range(20):
+        asked.slowed(await asked.turn(), about=f"bad {number % 2}")
+        await clock.sleep(pace.LATELY + 1)
+    assert asked.rate == math.inf
+
+
 async def test_a_good_answer_to_what_was_sent_before_a_cut_says_nothing(clock: Clock) -> None:
     asked = pace_of(clock)
     early = await asked.turn()
@@ -196,7 +231,10 @@ async def test_a_long_silence_is_no_recovery(clock: Clock) -> None:
     assert asked.rate < pace.LEAST_SEEN
 
 
-async def test_a_store_that_takes_so_much_and_no_more_is_asked_for_about_that(clock: Clock) -> None:
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_store_that_takes_so_much_and_no_more_is_asked_for_about_that(
+    clock: Clock, told: bool
+) -> None:
     """A stand-in that refuses what comes above 100 a second, as a bucket of tokens does."""
     asked, tokens, last, served, refused = pace_of(clock), 100.0, clock.now, 0, 0
     end = clock.now + 300
@@ -208,7 +246,7 @@ async def test_a_store_that_takes_so_much_and_no_more_is_asked_for_about_that(cl
             asked.went_well(sent)
         else:
             refused += 1
-            asked.slowed(sent)
+            asked.slowed(sent, about=f"{sent}" if told else None)
         await clock.sleep(0.001)
     assert served > 0.5 * 300 * 100
     assert refused < 0.01 * served

@@ -12,7 +12,7 @@ from common.backoff import RUNGS
 from common.errors import HookmirrorError, Never, QueueAway, RouteDown, StoreAway, Throttled, TryAgain
 from common.queue.port import MAX_DELAY, Bury, Done, Retry, Verdict
 from common.telemetry import Action
-from worker.verdict import Outcome, judge, leave_to_promise
+from worker.verdict import Blamed, Outcome, judge, leave_to_promise
 
 ATTEMPTS = 12
 
@@ -57,10 +57,11 @@ PLACES: dict[type[HookmirrorError], str] = {
     errors.QueueAway: RETRIED_FOR_FREE,
     errors.SenderAway: RETRIED_FOR_FREE,  # of the receiver's alone, too
     errors.KeyBusy: RETRIED_FOR_FREE,
-    errors.Throttled: RETRIED_FOR_FREE,
-    errors.RouteDown: RETRIED_FOR_FREE,
+    errors.Throttled: RETRIED_AND_COUNTED,
+    errors.RouteDown: RETRIED_AND_COUNTED,
     errors.Never: BURIED,
     errors.Unreadable: BURIED,
+    errors.CameBack: BURIED,
     errors.Refused: BURIED,
     errors.ActionRefused: BURIED,
     errors.Foreign: BURIED,
@@ -119,7 +120,9 @@ def test_a_burial_after_the_last_attempt_says_which_it_was() -> None:
     assert verdict(StoreAway("HEAD b: 500"), ATTEMPTS) == Bury("StoreAway: HEAD b: 500 (attempt 12 of 12)")
 
 
-@pytest.mark.parametrize("error", [Throttled("x"), RouteDown("x"), QueueAway("x"), errors.KeyBusy("x")])
+@pytest.mark.parametrize(
+    "error", [Throttled("x", counts=False), QueueAway("x"), errors.KeyBusy("x"), errors.SourceMoved("x")]
+)
 def test_a_wait_that_does_not_count_never_buries(error: TryAgain) -> None:
     result = verdict(error, 10_000)
     assert result == Retry(error.patience, f"{type(error).__name__}: x", counts=False)
@@ -139,8 +142,27 @@ def test_no_store_can_ask_for_a_longer_wait_than_a_queue_takes(error: type[TryAg
     assert result.after == MAX_DELAY
 
 
-def test_a_store_that_asks_for_less_than_our_patience_waits_ours() -> None:
-    assert verdict(Throttled("x", retry_after=0.5)) == Retry(Throttled.patience, "Throttled: x", counts=False)
+def test_a_wait_for_less_than_our_patience_is_ours() -> None:
+    error = Throttled("x", retry_after=0.5, counts=False)
+    assert verdict(error) == Retry(Throttled.patience, "Throttled: x", counts=False)
+
+
+@pytest.mark.parametrize(
+    "error", [StoreAway("x"), Throttled("x"), RuntimeError("x"), errors.Refused("x", own=False)]
+)
+def test_a_failure_that_is_not_the_tasks_own_never_buries(error: Exception) -> None:
+    spared = Blamed(error, counts=False, after=30, trouble=None)
+    for attempt in (1, ATTEMPTS, 10_000):
+        assert verdict(spared, attempt) == Retry(30, f"{type(error).__name__}: x", counts=False)
+
+
+def test_a_failure_that_is_the_tasks_own_is_judged_by_its_error() -> None:
+    def own(error: Exception) -> Blamed:
+        return Blamed(error, counts=True, after=0, trouble=None)
+
+    assert place(verdict(own(RouteDown("x")))) == RETRIED_AND_COUNTED
+    assert verdict(own(RouteDown("x")), ATTEMPTS) == Bury("RouteDown: x (attempt 12 of 12)")
+    assert verdict(own(errors.Refused("x", own=False))) == Bury("Refused: x")
 
 
 @given(
