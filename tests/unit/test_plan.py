@@ -219,11 +219,17 @@ def test_nothing_is_ever_deleted_while_the_source_has_it() -> None:
             assert not isinstance(plan(source, target, rules, claim=Claim.REMOVED), Delete | Settle)
 
 
-def test_one_way_nothing_is_ever_left_to_another() -> None:
-    for rules, source, target in itertools.product([RULES, OWNED, KEEP], SEEN, SEEN):
+def test_one_way_nothing_is_left_to_another_but_a_copy_that_crossed_with_one() -> None:
+    """Whoever copies the other way may be another installation, and the two would swap for ever."""
+    swap = (copy_of(NEWER, THERE), copy_of(SOURCE))
+    for rules, source, target in itertools.product([RULES, OWNED, KEEP], [*SEEN, *swap], [*SEEN, *swap]):
         step = plan(source, target, rules)
-        assert step not in {Skip(Why.LATER_THERE), Skip(Why.OWN_COPY)}
+        assert step != Skip(Why.OWN_COPY)
         assert not isinstance(step, Settle)
+        if step == Skip(Why.LATER_THERE):
+            assert source is not None
+            assert target is not None
+            assert [mark.origin for side in (source, target) if (mark := mark_on(side))] == [THERE, HERE]
 
 
 # Two ways -------------------------------------------------------------------------------------------------
