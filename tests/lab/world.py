@@ -94,6 +94,14 @@ class Spy:
 
         self.before = raise_it
 
+    def fail_after(self, error: BaseException) -> None:
+        """From now on do each write, and raise `error` instead of saying so."""
+
+        def raise_it(verb: str, key: str) -> None:
+            raise error
+
+        self.after = raise_it
+
     def hold(self, verb: str, key: str | None = None) -> Gate:
         """Hold whoever comes for `verb` (of `key`) until the gate is opened."""
         gate = Gate()
