@@ -7,7 +7,7 @@ from common.backoff import delay
 from common.errors import Never, TryAgain
 from common.queue.port import MAX_DELAY, Bury, Done, Retry, Verdict
 from common.task import Task, Trouble
-from common.telemetry import Action
+from common.telemetry import Action, without_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def judge(
 
 
 def _why(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return without_secrets(f"{type(error).__name__}: {error}")
 
 
 def leave_to_promise(verdict: Verdict, tries: int) -> Verdict:

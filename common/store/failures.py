@@ -6,9 +6,11 @@
 | BROKEN              | Corrupt     | Retry, one attempt the less                                         |
 | UPLOAD              | UploadGone  | Retry, one attempt the less, and the copy in parts begins anew      |
 | MOVED               | SourceMoved | Retry, one attempt the less; none when a HEAD shows that it moved   |
-| THROTTLE            | Throttled   | Retry no sooner than the store asked, no attempt                    |
+| THROTTLE            | Throttled   | Retry no sooner than the store asked, one attempt the less          |
 | OBJECT              | Refused     | Bury: this object never                                             |
-| ROUTE               | RouteDown   | Retry, no attempt; `worker/pause.py` asks whether everything stopped |
+| ROUTE               | RouteDown   | Retry, one attempt the less                                         |
+
+While nothing passes no attempt is taken for any of them: see `worker/blame.py`.
 
 The codes are those of Amazon's list of S3 errors, and the ones that MinIO and Ceph add to it. A code
 that may mean several things stands where the least harm is done: counted, and tried again.

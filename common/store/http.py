@@ -47,6 +47,9 @@ class Way:
     proxy: tuple[str, int] | None = None
     login: str = ""
 
+    def __hash__(self) -> int:
+        return hash(self.netloc)  # asked for at every request
+
     @classmethod
     def to(cls, url: str, proxy: str | None) -> "Way":
         """Return the way to the server of `url`, by the proxy with that URL if there is one."""

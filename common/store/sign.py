@@ -26,6 +26,7 @@ class Signer:
         self._service = service
         self._made: tuple[str, str] = ("", "")  # from which secret and date
         self._key = b""
+        self._second, self._at = 0, ""
 
     def sign(
         self, method: str, path: str, query: str, headers: Mapping[str, str], *, keys: Keys, now: float
@@ -35,7 +36,10 @@ class Signer:
         `path` and `query` are quoted as they are sent. A body counts for the digest that the caller has put
         among the headers (x-amz-content-sha256), else for none. `now` is in epoch seconds.
         """
-        at = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+        if int(now) != self._second:  # writing the time out costs as much as an HMAC
+            self._second = int(now)
+            self._at = datetime.fromtimestamp(self._second, UTC).strftime("%Y%m%dT%H%M%SZ")
+        at = self._at
         signed = {"x-amz-content-sha256": UNSIGNED, **headers, "x-amz-date": at}
         if keys.token:
             signed["x-amz-security-token"] = keys.token

@@ -324,23 +324,42 @@ async def test_a_fresh_connection_that_gives_no_answer_is_no_reason_to_ask_again
         assert at.connections == 1
 
 
+def pass_time(client: Client) -> None:
+    """Let more time pass than a connection may be silent for."""
+    for connection in [*client._open]:
+        connection._since -= 2 * http.SILENCE
+        connection._look()
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-async def test_silence_has_an_end_and_is_no_reason_to_ask_again(
-    client: Client, monkeypatch: pytest.MonkeyPatch, method: str
-) -> None:
-    monkeypatch.setattr(http, "SILENCE", 0.05)
-    async with line(says(EMPTY)) as at:
+async def test_silence_has_an_end_and_is_no_reason_to_ask_again(client: Client, method: str) -> None:
+    asked = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        while await head_of(reader):
+            asked += 1
+            if asked == 1:
+                writer.write(EMPTY)
+
+    async with line(talk) as at:
         (await get(client, at)).release()
+        asking = asyncio.create_task(get(client, at, method))
+        await until(lambda: asked == 2, "it has been asked")
+        pass_time(client)
         with pytest.raises(Broken, match="not a byte"):
-            await get(client, at, method)
-        assert at.connections == 1
+            await asking
+        assert (asked, at.connections) == (2, 1)
 
 
-async def test_a_body_that_falls_silent_is_broken(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "SILENCE", 0.05)
+async def test_a_body_that_falls_silent_is_broken(client: Client) -> None:
     async with line(says(OK + b"Content-Length: 10\r\n\r\nhalf")) as at:
+        response = await get(client, at)
+        reading = asyncio.create_task(response.read())
+        await until(lambda: response.is_awaited, "it waits for the rest")
+        pass_time(client)
         with pytest.raises(Broken, match="body broke off: not a byte"):
-            await body_of(client, at)
+            await reading
 
 
 async def test_who_takes_nothing_of_a_body_is_given_up(
@@ -356,10 +375,7 @@ async def test_who_takes_nothing_of_a_body_is_given_up(
             await client.request(at.way, "PUT", "/k", {}, bytes(50_000_000))
 
 
-async def test_a_slow_reader_is_no_silence_and_bounds_what_is_held(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http, "SILENCE", 0.05)
+async def test_a_slow_reader_is_no_silence_and_bounds_what_is_held(client: Client) -> None:
     size = 40_000_000
     sent = 0
 
@@ -375,7 +391,7 @@ async def test_a_slow_reader_is_no_silence_and_bounds_what_is_held(
     async with line(talk) as at:
         response = await get(client, at)
         await until(lambda: response._held > answer.HIGH, "so much is held")
-        await asyncio.sleep(4 * http.SILENCE)  # the time in question, and more
+        pass_time(client)
         assert response._held < answer.HIGH + 2**20
         assert sent < size, "the rest waits at the server"
         assert len(await response.read()) == size

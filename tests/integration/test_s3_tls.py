@@ -152,4 +152,4 @@ async def test_a_bundle_that_holds_no_certificate_is_an_error_that_names_it(tmp_
     bundle = tmp_path / "bundle.pem"
     bundle.write_text("no certificate")
     with pytest.raises(ConfigError, match=r"stores\.mcs\.ca_bundle.*PEM"):
-        await S3Store.open("mcs", settings(Server(), bundle))
+        await S3Store.open("mcs", settings(Server(port=1), bundle))

@@ -75,12 +75,11 @@ def test_every_code_has_the_verdict_of_its_class(
 ) -> None:
     failure = translate(400, document(code), doing="GET b", retry_after="90")
     verdict = judge(failure, attempt, attempts=12, rng=random.Random(1))
-    counted = error is not SourceMoved
-    if error is Refused or (counted and attempt >= 12):
+    if error is Refused or attempt >= 12:
         assert isinstance(verdict, Bury)
     else:
         assert isinstance(verdict, Retry)
-        assert verdict.counts is counted
+        assert verdict.counts
         assert verdict.after >= 90
     assert code in verdict.why
 

@@ -11,7 +11,7 @@ from common import errors
 from common.backoff import RUNGS
 from common.errors import HookmirrorError, Never, QueueAway, RouteDown, StoreAway, Throttled, TryAgain
 from common.queue.port import MAX_DELAY, Bury, Done, Retry, Verdict
-from common.telemetry import Action
+from common.telemetry import Action, hide
 from worker.verdict import Blamed, Outcome, judge, leave_to_promise
 
 ATTEMPTS = 12
@@ -205,3 +205,12 @@ def test_a_look_that_failed_after_its_promise_leaves_the_rest_to_the_promised_on
     verdict: Verdict, tries: int, expected: str
 ) -> None:
     assert place(leave_to_promise(verdict, tries)) == expected
+
+
+def test_a_reason_shows_no_secret() -> None:
+    hide("what-the-chain-delivered")
+    for attempt in (1, ATTEMPTS):
+        given = verdict(StoreAway("no answer: token=what-the-chain-delivered"), attempt)
+        assert isinstance(given, Retry | Bury)
+        assert "delivered" not in given.why
+        assert "token=***" in given.why
