@@ -1,4 +1,4 @@
-"""Real programs before a target that refuses some objects, or all of them."""
+"""Real programs: a target that refuses some objects, or all of them, and a task that kills its workers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,8 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from common.queue import open_queue
+from common.queue.port import MAX_RETURNS
+from common.task import Task
 from tests.lab.gate import Gate
-from tests.lab.programs import Site, deliver, record
+from tests.lab.programs import REMOVED, Site, deliver, record
 from tests.lab.until import until
 
 DENIED = b"<Error><Code>AccessDenied</Code><Message>by policy</Message></Error>"
@@ -107,3 +110,39 @@ async def test_while_every_write_is_refused_there_is_an_alarm_nothing_is_dead_an
         await until(all_there, "all goes on by itself", within=70)
         assert worker.did("resumed") == 1
         assert (await site.counts()).dead == 0
+
+
+@pytest.mark.timeout(300)
+async def test_one_task_that_kills_its_workers_is_the_only_dead_letter(over_rabbit: Site) -> None:
+    """Thirty-one neighbours are in hand beside it, each for as long as its worker lives from then on."""
+    site = over_rabbit
+    path = site.folder / "program"
+    path.write_text(
+        f"#!/bin/sh\nsleep 0.3\n[ $2 = killer ] && kill -9 $PPID && exit\necho $2 >> {site.folder}/calls\n"
+    )
+    path.chmod(0o755)
+    site.routes = f'[[routes]]\nname = "run"\nsource = "mcs:source"\nexec = "{path}"\n'
+    await site.run("receiver")
+    for number in range(31):
+        await deliver(site.hook_url, record(f"k{number}", REMOVED))
+        if number == 10:
+            await deliver(site.hook_url, record("killer", REMOVED))
+
+    deaths = 0
+    worker = site.launch("worker")
+    while not (await site.counts()).dead:
+        if worker.ended():
+            deaths += 1
+            assert deaths <= MAX_RETURNS
+            worker = site.launch("worker")
+        await asyncio.sleep(0.05)
+    queue = await open_queue(site.queue_url, look_after=site.look_after)
+    [letter] = await queue.buried(100)
+    await queue.close()
+    assert Task.decode(letter.body).key == "killer"
+    assert letter.why.startswith("CameBack: came back unsettled")
+    assert deaths == MAX_RETURNS
+    calls = site.folder / "calls"
+    await until(lambda: len(set(calls.read_text().split())) == 31, "the neighbours are done")
+    await site.quiet()
+    assert (await site.counts()).dead == 1
