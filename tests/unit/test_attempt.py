@@ -17,7 +17,7 @@ from common.telemetry import Action
 from worker import blame
 from worker.attempt import BUSY_WAIT, Attempt, Attempted, Observer, carried, log_attempt
 from worker.blame import Blame
-from worker.job import Job, Route
+from worker.job import Job, Learned, Route
 from worker.verdict import Blamed, Continue, Outcome
 
 
@@ -180,20 +180,16 @@ async def test_a_delivery_that_came_back_is_in_doubt_and_its_retry_says_so() -> 
     assert Task.decode(verdict.body).doubt
 
 
-def a_job(task: Task) -> Job:
-    return Job(task, Route("r", None, None), 1, Lane.LIVE, held=lambda: True)
-
-
 def test_what_comes_back_carries_what_was_learned_and_nothing_else() -> None:
     task = Task(route="r", key="k", claim=Claim.CREATED)
-    job = a_job(task)
-    assert carried(task, job, StoreAway("500")) is task
-    job.doubt = True
-    assert carried(task, job, StoreAway("500")) == task.model_copy(update={"doubt": True})
-    job.wrote = True
+    learned = Learned()
+    assert carried(task, learned, StoreAway("500")) == task
+    learned.doubt = True
+    assert carried(task, learned, StoreAway("500")) == task.model_copy(update={"doubt": True})
+    learned.wrote = True
     trouble = Trouble(at=2, since=1, spared=3, stage="copy")
     blamed = Blamed(StoreAway("500"), counts=False, after=30, trouble=trouble)
-    learned = carried(task, job, blamed)
-    assert (learned.claim, learned.doubt, learned.trouble) == (None, True, trouble)
-    assert Task.decode(learned.encode()) == learned
-    assert (learned.id, learned.key, learned.received) == (task.id, task.key, task.received)
+    back = carried(task, learned, blamed)
+    assert (back.claim, back.doubt, back.trouble) == (None, True, trouble)
+    assert Task.decode(back.encode()) == back
+    assert (back.id, back.key, back.received) == (task.id, task.key, task.received)

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, aclosing
 from itertools import pairwise
+from typing import cast
 
 import pytest
 
@@ -32,7 +33,7 @@ from tests.lab.clock import Clock
 from worker.attempt import Attempt, Attempted
 from worker.blame import Blame
 from worker.doubt import PROBE, TRIALS, Operation
-from worker.job import Job, Route
+from worker.job import Job, Route, Stage
 from worker.verdict import Outcome
 
 DAY = 24 * 3600.0
@@ -98,7 +99,7 @@ class World:
         if error := self.fault(key, "read"):
             raise error
         if stage != "skip":
-            job.learned.stage = stage
+            job.learned.stage = cast(Stage, stage)
             if error := self.fault(key, stage):
                 raise error
         self.done[key] = self.clock.now
