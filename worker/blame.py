@@ -174,7 +174,7 @@ class Blame:
             return Blamed(error, counts=True, after=0.0, trouble=own)
         undecided = now - since >= UNDECIDED
         step = len(SPARED_WAITS) if operation.doubt else max(spared, job.attempt)
-        wait = _spared_for(step, error)
+        wait = _spared_for(step, error, job.stage)
         return Blamed(error, counts=undecided, after=wait, trouble=trouble)
 
 
@@ -202,7 +202,9 @@ def _silence(job: Job, error: Exception) -> str:
     return f"{job.learned.stage}: {what} fail and none goes through, though the buckets answer: {error}"
 
 
-def _spared_for(step: int, error: Exception) -> float:
+def _spared_for(step: int, error: Exception, stage: str) -> float:
+    """A store that asks for more than half a minute is asked again all the same, as everywhere (`Pace`); who
+    takes forwarded events is waited for as long as asked."""
     wait = SPARED_WAITS[min(step, len(SPARED_WAITS)) - 1]
     asked = error.retry_after if isinstance(error, TryAgain) else 0.0
-    return min(max(wait, asked), SPARED_WAITS[-1])
+    return max(wait, asked if stage == "act" else min(asked, SPARED_WAITS[-1]))

@@ -215,7 +215,7 @@ def _hidden(url: str, proxy: str | None) -> re.Pattern[str]:
 def refusal(status: int, said: str, retry_after: str | None, now: float) -> HookmirrorError:
     """Return the error for an answer that is no success.
 
-    Asked for patience (429, or 503 with Retry-After): `Throttled`, which uses up no attempt. 5xx, a
+    Asked for patience (429, or 503 with Retry-After): `Throttled`, which waits as long as asked. 5xx, a
     redirect, and what an operator of either side can mend: `ActionFailed`. 410 and every other 4xx:
     `ActionRefused`, for the same event will be refused again.
     """

@@ -212,7 +212,7 @@ class Mirror:
     async def _copy(self, job: Job, reading: Reading, source: State, target: State | None) -> Outcome | None:
         async with turn(self._budget, source.size, job.route.meter, within=READ_WITHIN) as came:
             if not came:
-                raise Throttled(f"{job.route.id}: no turn to copy within {READ_WITHIN:.0f} s")
+                raise Throttled(f"{job.route.id}: no turn to copy within {READ_WITHIN:.0f} s", counts=False)
             body = await fetch(reading)
             md5 = proven_md5(source) or hashlib.md5(body, usedforsecurity=False).hexdigest()
             headers, metadata = self._description(job, source, md5)

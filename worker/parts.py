@@ -163,10 +163,6 @@ class PartsCopy:
         except Never:
             await self.abandon(job, upload)
             raise
-        except TryAgain as error:
-            if error.counts and job.last:
-                await self.abandon(job, upload)
-            raise
 
     async def abandon(self, job: Job, upload: Upload) -> None:
         """Abort the upload; if even that fails it is left to `hookmirror uploads clear`."""

@@ -272,7 +272,8 @@ def translate(
     if status == 503 and not code:  # how S3 says "slow down" where there is no room to say it
         kind = Throttled
     if not issubclass(kind, TryAgain):
-        return kind(f"{text} ({words})" if words else text)
+        # Of a write it may be about a header that goes with every one.
+        return kind(f"{text} ({words})" if words else text, own=reads or code != "InvalidRequest")
     error = kind(text, retry_after=seconds(retry_after))
     if isinstance(error, SourceMoved):
         error.counts = True

@@ -147,7 +147,7 @@ class Pace:
         and whoever asks it must not take a long line for a silent store. Raises `Throttled` while the store
         is left in peace."""
         if left := self._meter.take_now():
-            raise Throttled(f"{self._name}: the store asked for patience", retry_after=left)
+            raise Throttled(f"{self._name}: the store asked for patience", retry_after=left, counts=False)
         return self._noted()
 
     def _noted(self) -> float:

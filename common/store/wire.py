@@ -198,7 +198,7 @@ class Wire:
         except Broken as error:
             raise StoreAway(f"{method} {self.name}: {error}", unsure=once) from None
         if response.status in {429, 503}:
-            self._pace.slowed(sent, seconds(response.headers.get("retry-after")))
+            self._pace.slowed(sent, seconds(response.headers.get("retry-after")), about=path)
         elif response.status < 500:
             self._pace.went_well(sent)
         return response

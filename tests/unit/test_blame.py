@@ -314,6 +314,17 @@ async def test_in_doubt_the_stores_are_asked_seldom(world: World) -> None:
     )
 
 
+@pytest.mark.parametrize(("stage", "wait"), [("act", 600), ("copy", 30)])
+async def test_who_takes_events_is_waited_for_as_long_as_asked_and_a_store_no_longer_than_half_a_minute(
+    world: World, stage: str, wait: int
+) -> None:
+    world.fault = refusing(Throttled("429", retry_after=600), if_=lambda _: True)
+    await world.tell(f"{stage} 1")
+    await world.work_for(1300)
+    apart = [b - a for a, b in pairwise(world.tries[f"{stage} 1"])]
+    assert apart == pytest.approx([wait + world.takes] * len(apart), abs=PROBE if stage == "copy" else 1)
+
+
 async def test_a_first_failure_that_passes_at_the_second_try_costs_nothing(world: World) -> None:
     failed = iter([True])
     world.fault = lambda key, _stage: StoreAway("500") if next(failed, False) else None
