@@ -174,7 +174,7 @@ class Blame:
             return Blamed(error, counts=True, after=0.0, trouble=own)
         undecided = now - since >= UNDECIDED
         step = len(SPARED_WAITS) if operation.doubt else max(spared, job.attempt)
-        wait = _spared_for(step, error, job.stage)
+        wait = _spared_for(step, error, job.learned.stage)
         return Blamed(error, counts=undecided, after=wait, trouble=trouble)
 
 
