@@ -8,7 +8,8 @@ Assumed of time, as docs/two-ways.md has it: a hook about an object is handled w
 after it was written, whenever somebody must know whether it was; a look in doubt comes after every write has
 landed that was under way.
 
-Checked: whenever nothing is left to do, both sides hold the same; and it is what was written last.
+Checked: whenever nothing is left to do, both sides hold the same; and it is what was written last, or where
+the last was a removal, not what was removed.
 """
 
 from collections import deque
@@ -115,6 +116,8 @@ class World(NamedTuple):
     """Writes that may still land: on which side, over what, and what."""
     doubled: int
     crashes: int
+    removed: str = ""
+    """The letter that the script removed last."""
 
 
 Move = tuple[str, World]
@@ -179,8 +182,10 @@ class Explorer:
             if letter:
                 thing = Thing(letter, PACE * after.step)
                 yield f"{letter} is written {SIDES[side]}", put(after, side, thing)
-            elif world.things[side] is not None:
-                yield f"removed {SIDES[side]}", put(after, side, None)
+            elif (removed := world.things[side]) is not None:
+                yield f"removed {SIDES[side]}", put(after._replace(removed=removed.letter), side, None)
+            else:
+                yield f"nothing to remove {SIDES[side]}", after
         if world.doubled:
             for message in {m for m in world.queue if m.claim is not None}:
                 doubled = world._replace(queue=(*world.queue, message), doubled=world.doubled - 1)
@@ -297,10 +302,10 @@ class Explorer:
         if here != there:
             return f"ends with {here or 'nothing'} here, {there or 'nothing'} there"
         last = self.script[-1][1]
-        if not last and (self.doubled or self.crashes or any(self.before)):
-            # It may cross with a hook that comes again, or have removed what was there before and never was
-            # the other side's: then what was written is back on both sides, or stays there.
-            return None
+        if not last:
+            # A removal may cross with a hook that comes again: then the object is back on both sides.
+            back = here and here == world.removed and not (self.doubled or self.crashes)
+            return f"ends with {here}, which was removed" if back else None
         return None if here == last else f"ends with {here or 'nothing'}, not with {last or 'nothing'}"
 
     def explore(self, limit: int = 2_000_000) -> tuple[int, list[str]]:
