@@ -11,7 +11,7 @@ from tests.model.two_ways import Explorer, Script
 EMPTY, SAME, ONE, OTHER = ("", ""), ("x", "x"), ("x", ""), ("x", "y")
 """What is on either side at the beginning."""
 
-LEAST_WORLDS = 100_000
+LEAST_WORLDS = 300_000
 
 
 def scripts(length: int) -> Iterator[Script]:
@@ -31,6 +31,9 @@ THREE: list[Script] = [
     ((0, "a"), (1, ""), (1, "b")),
 ]
 
+LOOKS: list[tuple[int, ...]] = [(0,), (1,), (0, 1)]
+"""Sides of two buckets that were never the same, of which a job asks."""
+
 SHIPPED = [
     *[
         Explorer(script, doubled=1, crashes=1, before=before)
@@ -42,6 +45,7 @@ SHIPPED = [
     *[Explorer(script, crashes=1) for script in scripts(2)],
     *[Explorer(script, doubled=1, crashes=1) for script in CROSSED],
     *[Explorer(script) for script in THREE],
+    *[Explorer((), before=OTHER, asked=asked, crashes=1) for asked in LOOKS],
 ]
 
 
@@ -68,6 +72,10 @@ MUTANTS = {
     "nothing handed over to the other side": (
         [Explorer(((0, ""), (0, "b")), before=SAME, crashes=1, hands_over=False)],
         "ends with nothing, not with b",
+    ),
+    "nothing handed over between buckets that never were the same": (
+        [Explorer((), before=OTHER, asked=asked, hands_over=False) for asked in LOOKS],
+        "ends with x here, y there",
     ),
     "the rules for one way": ([Explorer(script, two_ways=False) for script in CROSSED], "ends with"),
 }

@@ -122,7 +122,7 @@ class World(NamedTuple):
 
 Move = tuple[str, World]
 Script = tuple[tuple[int, str], ...]
-"""Steps: on which side, and the letter that is written there; "" removes."""
+"""Steps: on which side, and the letter that is written there; "" removes, once there is something."""
 
 
 def put(world: World, side: int, thing: Thing | None) -> World:
@@ -161,6 +161,8 @@ class Explorer:
     """Follow the rules for two ways, not those for one."""
     before: tuple[str, str] = ("", "")
     """What is on either side at the beginning, which no hook tells of."""
+    asked: tuple[int, ...] = ()
+    """The sides of which a look is asked at the beginning."""
 
     def moves(self, world: World) -> Iterator[Move]:
         """Every next world, with what happened."""
@@ -184,8 +186,6 @@ class Explorer:
                 yield f"{letter} is written {SIDES[side]}", put(after, side, thing)
             elif (removed := world.things[side]) is not None:
                 yield f"removed {SIDES[side]}", put(after._replace(removed=removed.letter), side, None)
-            else:
-                yield f"nothing to remove {SIDES[side]}", after
         if world.doubled:
             for message in {m for m in world.queue if m.claim is not None}:
                 doubled = world._replace(queue=(*world.queue, message), doubled=world.doubled - 1)
@@ -301,17 +301,23 @@ class Explorer:
         here, there = (thing.letter if thing else "" for thing in world.things)
         if here != there:
             return f"ends with {here or 'nothing'} here, {there or 'nothing'} there"
+        if not self.script:
+            return None
         last = self.script[-1][1]
         if not last:
-            # A removal may cross with a hook that comes again: then the object is back on both sides.
-            back = here and here == world.removed and not (self.doubled or self.crashes)
+            # A removal may cross with a hook that comes again, or with copies that go both ways since both
+            # sides were written: then the object is back on both sides.
+            both_wrote = len({side for side, letter in self.script if letter}) == 2
+            crossed = both_wrote or self.doubled or self.crashes
+            back = here and here == world.removed and not crossed
             return f"ends with {here}, which was removed" if back else None
         return None if here == last else f"ends with {here or 'nothing'}, not with {last or 'nothing'}"
 
     def explore(self, limit: int = 2_000_000) -> tuple[int, list[str]]:
         """Return the number of worlds reached and the shortest way to a wrong one, [] when there is none."""
         things = tuple(Thing(letter, 0) if letter else None for letter in self.before)
-        first = World((things[0], things[1]), 0, (), (), (), self.doubled, self.crashes)
+        looks = tuple(Message(side) for side in self.asked)
+        first = World((things[0], things[1]), 0, looks, (), (), self.doubled, self.crashes)
         before: dict[World, Move | None] = {first: None}
         frontier = deque([first])
         while frontier and len(before) < limit:
