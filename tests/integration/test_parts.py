@@ -5,15 +5,17 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
-from common.errors import Corrupt, Refused, StoreAway
+from common.errors import Corrupt, Refused, StoreAway, Throttled
 from common.queue.memory import MemoryQueue
-from common.queue.port import Lane
+from common.queue.port import Delivery, Lane
+from common.store.mark import origin_of
 from common.store.memory import MemoryBucket, MemoryReading, MemoryStore
 from common.store.pace import Meter
-from common.store.port import Begun, Part, State, Stream
+from common.store.port import Begun, Part, Stream
 from common.task import Claim, Task
 from worker import parts
 from worker.attempt import Attempt
@@ -21,6 +23,7 @@ from worker.brake import Brake
 from worker.job import SMALL, Route
 from worker.mirror import Mirror
 from worker.parts import MIB, part_size
+from worker.plan import Rules, in_step
 from worker.transfer import Budget, InOrder
 
 TIB = 2**40
@@ -49,15 +52,18 @@ class World:
         self.attempt = self.worker()
         self.turns = 0
 
-    def worker(self) -> Attempt:
-        """Another worker on the same queue and buckets."""
+    def worker(self, queue: MemoryQueue | None = None) -> Attempt:
+        """Another worker on the same queue, or one that holds its deliveries through `queue`."""
         mirror = Mirror(self.queue, look_after=1200, budget=Budget(64 * MIB), brake=Brake({}))
-        mirror._parts = parts.PartsCopy(Budget(64 * MIB), clock=self.clock)
+        mirror._parts = parts.PartsCopy(Budget(64 * MIB), self.queue, clock=self.clock)
         routes = {"r": Route("r", self.source, self.target)}
-        return Attempt(self.queue, mirror, routes, attempts=3, rng=random.Random(1))
+        return Attempt(queue or self.queue, mirror, routes, attempts=3, rng=random.Random(1))
 
     async def put(self, body: bytes, key: str = "k") -> None:
         await self.source.write(key, body, headers={"content-type": "a/b"}, metadata={"n": "1"})
+        await self.tell(key)
+
+    async def tell(self, key: str = "k") -> None:
         await self.queue.publish(Task(route="r", key=key, claim=Claim.CREATED).encode(), lane=Lane.LIVE)
 
     async def work(self) -> None:
@@ -94,7 +100,7 @@ async def test_a_large_object_arrives_whole_with_its_headers_and_mark() -> None:
     source, target = await world.source.head("k"), await world.target.head("k")
     assert source is not None
     assert target is not None
-    assert target.carries(source)
+    assert in_step(source, target, Rules(origin_of(world.source.place), origin_of(world.target.place)))
     assert (dict(target.headers), target.metadata["n"]) == ({"content-type": "a/b"}, "1")
     assert target.etag.endswith("-2")
     assert await world.open_uploads() == 0
@@ -267,8 +273,10 @@ class EncryptingBucket(MemoryBucket):
         found = await super().parts(key, upload)
         return {number: Part(seal(part.etag), part.size) for number, part in found.items()}
 
-    async def complete_upload(self, key: str, upload: str, etags: Sequence[str]) -> str:
-        return await super().complete_upload(key, upload, [seal(etag) for etag in etags])
+    async def complete_upload(
+        self, key: str, upload: str, etags: Sequence[str], *, over: str | None = None
+    ) -> str:
+        return await super().complete_upload(key, upload, [seal(etag) for etag in etags], over=over)
 
 
 def seal(etag: str) -> str:
@@ -458,5 +466,155 @@ def test_the_etag_of_parts_is_the_one_s3_gives() -> None:
     assert parts.etag_of_parts(["no md5"]) is None
 
 
-def test_a_state_of_parts_is_adopted_when_the_etags_agree() -> None:
-    assert State("x-2", 10).carries(State("x-2", 10))
+async def take(queue: MemoryQueue) -> Delivery:
+    deliveries = queue.deliveries(Lane.LIVE, 10)
+    delivery = await anext(deliveries)
+    await close(deliveries)
+    return delivery
+
+
+async def test_two_hooks_for_one_large_object_on_two_workers_copy_it_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    starts = flip_each_read(monkeypatch, also=lambda _: False)
+    await world.put(BODY)
+    await world.tell()
+    queues = [world.queue.twin(), world.queue.twin()]
+    workers = [world.worker(queue) for queue in queues]
+    for _ in range(20):
+        for queue, worker in zip(queues, workers, strict=True):
+            if (await world.queue.counts()).ready[Lane.LIVE]:
+                await worker(await take(queue))
+        world.clock.now += parts.CLAIMED_WAIT
+    counts = await world.queue.counts()
+    assert (counts.waiting, counts.held, counts.dead) == (0, 0, 0)
+    assert await world.in_step()
+    assert sorted(starts) == [0, 8 * MIB]
+    assert await world.open_uploads() == 0
+
+
+async def test_whoever_copies_an_object_goes_on_with_it_after_its_worker_died() -> None:
+    world = World()
+    await world.put(BODY)
+    await world.attempt(await take(world.queue))  # the upload has begun, and is its message's
+    await take(other := world.queue.twin())
+    await other.close()
+    await world.work()
+    assert await world.in_step()
+    assert await world.open_uploads() == 0
+
+
+async def test_what_another_worker_has_copied_meanwhile_is_not_completed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The claim may be lost, with the queue that keeps it."""
+    world = World()
+    completed: list[str] = []
+    original = MemoryBucket.complete_upload
+
+    async def noted(
+        self: MemoryBucket, key: str, upload: str, etags: Sequence[str], *, over: str | None = None
+    ) -> str:
+        completed.append(upload)
+        return await original(self, key, upload, etags, over=over)
+
+    async def everybody(key: str, holder: str, *, at: float, within: float) -> bool:
+        return True
+
+    monkeypatch.setattr(MemoryBucket, "complete_upload", noted)
+    monkeypatch.setattr(world.queue, "first", everybody)
+    await world.put(BODY)
+    await world.tell()
+    await world.work()
+    assert len(completed) == 1
+    assert await world.in_step()
+    assert await world.open_uploads() == 0
+    assert (await world.queue.counts()).waiting == 0
+
+
+@pytest.mark.parametrize("change", ["overwritten", "removed"])
+async def test_a_source_that_moves_when_its_parts_are_copied_is_never_completed(
+    monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    world = World()
+    original = MemoryBucket.parts
+    asked = iter((True,))
+
+    async def listed(self: MemoryBucket, key: str, upload: str) -> dict[int, Part]:
+        found = await original(self, key, upload)
+        if len(found) == 2 and next(asked, False):
+            await (world.put(BODY[:-1]) if change == "overwritten" else world.source.delete("k"))
+        return found
+
+    monkeypatch.setattr(parts, "AT_ONCE", 1)
+    monkeypatch.setattr(parts, "CONTINUE_AFTER", 0)
+    monkeypatch.setattr(MemoryBucket, "parts", listed)
+    await world.put(BODY)
+    for _ in range(10):
+        await world.work()
+        world.clock.now += parts.CLAIMED_WAIT
+    assert next(asked, None) is None
+    assert await world.in_step()
+    assert await world.open_uploads() == 0
+    assert (await world.queue.counts()).dead == 0
+
+
+@pytest.mark.parametrize("error", [StoreAway("reset", unsure=True), Throttled("503", unsure=True)])
+async def test_an_upload_whose_beginning_got_no_answer_is_not_left_behind(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    world = World()
+    original = MemoryBucket.create_upload
+    answers = iter((error,))
+
+    async def unanswered(self: MemoryBucket, key: str, **description: Mapping[str, str]) -> Begun:
+        begun = await original(self, key, **description)
+        if error := next(answers, None):
+            raise error
+        return begun
+
+    monkeypatch.setattr(MemoryBucket, "create_upload", unanswered)
+    neighbour = await original(world.target, "k2", headers={}, metadata={})
+    await world.put(BODY)
+    await world.work()
+    assert await world.open_uploads() == 2
+    world.clock.now += 600
+    await world.work()
+    assert await world.in_step()
+    assert [upload.id async for upload in world.target.uploads()] == [neighbour.id]
+
+
+async def test_an_upload_whose_beginning_its_worker_did_not_survive_is_not_left_behind() -> None:
+    world = World()
+    await world.put(BODY)
+    await world.target.create_upload("k", headers={}, metadata={})
+    await take(other := world.queue.twin())
+    await other.close()
+    await world.work()
+    assert await world.in_step()
+    assert await world.open_uploads() == 0
+
+
+async def test_a_large_object_that_get_and_head_describe_differently_is_copied_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    original = MemoryBucket.read
+
+    @asynccontextmanager
+    async def otherwise(self: MemoryBucket, key: str) -> AsyncIterator[MemoryReading | None]:
+        async with original(self, key) as reading:
+            assert reading is not None
+            yield MemoryReading(replace(reading.state, headers={}), reading.content)
+
+    monkeypatch.setattr(MemoryBucket, "read", otherwise)
+    await world.put(BODY)
+    await world.tell()
+    await world.work()
+    world.clock.now += 600
+    await world.work()
+    monkeypatch.undo()
+    assert await world.in_step()
+    assert world.turns <= 4
+    assert (await world.queue.counts()).waiting == 0

@@ -16,6 +16,7 @@ without a source that answered "no such key".
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 from common.store.mark import mark_for, origin_of
@@ -166,6 +167,18 @@ def settled(world: World) -> World:
     )
 
 
+@cache
+def decided(decide: Decide, source: int, target: int) -> Step:
+    """What the real rules say of what is at the source and on the target."""
+    return decide(SOURCE[source], TARGET[target], RULES)
+
+
+@cache
+def seen_as(value: int) -> str:
+    """What a task keeps of a source that showed this."""
+    return sight(SOURCE[value])
+
+
 class Explorer:
     """All worlds that can be reached from one beginning."""
 
@@ -270,7 +283,7 @@ class Explorer:
         worth = heed(source, worker.claim, eventual=self.protocol.eventual)
         if worth is Heed.LATER:
             return self.look_again(rest, worker)
-        seen = message.seen >= 0 and sight(SOURCE[message.seen]) == sight(source)
+        seen = message.seen >= 0 and seen_as(message.seen) == seen_as(worker.value)
         if seen or (source is None and worth is Heed.OVERTAKEN):
             return self.done(rest, worker)
         return self.with_worker(rest, worker._replace(at="compares"))
@@ -311,7 +324,7 @@ class Explorer:
     def compares(self, rest: World, worker: Worker) -> Iterator[Move]:
         """HEAD the target, then do what is decided."""
         message, source = worker.message, self.shows[worker.value]
-        step = self.protocol.decide(source, TARGET[rest.target], RULES)
+        step = decided(self.protocol.decide, worker.value, rest.target)
         if isinstance(step, Skip):
             eventual = self.protocol.eventual
             other = eventual and doubtful(source, worker.claim, message.etag, None)

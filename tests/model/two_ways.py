@@ -8,12 +8,13 @@ Assumed of time, as docs/two-ways.md has it: a hook about an object is handled w
 after it was written, whenever somebody must know whether it was; a look in doubt comes after every write has
 landed that was under way.
 
-Checked: whenever nothing is left to do, both sides hold the same; and it is what was written last.
+Checked: whenever nothing is left to do, both sides hold the same; and it is what was written last, or where
+the last was a removal, not what was removed.
 """
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import cache
 from hashlib import md5
@@ -22,7 +23,7 @@ from typing import NamedTuple
 from common.store.mark import mark_for, origin_of
 from common.store.port import MARK, State
 from common.task import Claim
-from worker.plan import Copy, Delete, Heed, Restate, Rules, Settle, Skip, Why, heed, plan, sight
+from worker.plan import Copy, Delete, Heed, Restate, Rules, Settle, Skip, Step, Why, heed, plan, sight
 
 SIDES = ("here", "there")
 
@@ -48,6 +49,37 @@ def state_of(thing: Thing | None) -> State | None:
     etag = md5(thing.letter.encode(), usedforsecurity=False).hexdigest()
     metadata = {MARK: thing.mark} if thing.mark else {}
     return State(etag, 1, formatdate(thing.at, usegmt=True), metadata=metadata)
+
+
+@cache
+def sight_of(thing: Thing | None) -> str:
+    """What tells the object from any other, as a worker looks at it."""
+    return sight(state_of(thing))
+
+
+@cache
+def decide(
+    side: int,
+    source: Thing | None,
+    target: Thing | None,
+    claim: Claim | None,
+    told_at: int,
+    now: int,
+    *,
+    two_ways: bool,
+) -> Step:
+    """What the real rules say."""
+    rules = replace(RULES[side], two_ways=two_ways)
+    return plan(state_of(source), state_of(target), rules, claim=claim, told=told_at, now=now)
+
+
+@cache
+def copied(side: int, thing: Thing, at: int) -> Thing:
+    """The copy that is made of `thing` from `side`."""
+    source, rules = state_of(thing), RULES[side]
+    assert source is not None
+    mark = mark_for(source, rules.origin, md5=source.etag, written=rules.age(source))
+    return Thing(thing.letter, at, str(mark))
 
 
 class Message(NamedTuple):
@@ -84,11 +116,13 @@ class World(NamedTuple):
     """Writes that may still land: on which side, over what, and what."""
     doubled: int
     crashes: int
+    removed: str = ""
+    """The letter that the script removed last."""
 
 
 Move = tuple[str, World]
 Script = tuple[tuple[int, str], ...]
-"""Steps: on which side, and the letter that is written there; "" removes."""
+"""Steps: on which side, and the letter that is written there; "" removes, once there is something."""
 
 
 def put(world: World, side: int, thing: Thing | None) -> World:
@@ -105,9 +139,9 @@ def settled(world: World) -> World:
     looks = {m for m in world.queue if m.claim is None}
     hooks = [m for m in world.queue if m.claim is not None]
     return world._replace(
-        queue=tuple(sorted([*looks, *hooks], key=repr)),
-        workers=tuple(sorted(world.workers, key=repr)),
-        late=tuple(sorted(world.late, key=repr)),
+        queue=tuple(sorted([*looks, *hooks], key=hash)),
+        workers=tuple(sorted(world.workers, key=hash)),
+        late=tuple(sorted(world.late, key=hash)),
     )
 
 
@@ -121,8 +155,14 @@ class Explorer:
     crashes: int = 0
     conditional: bool = True
     """Write only over what was seen; a late write too."""
+    hands_over: bool = True
+    """Have what is later on the other side looked at from there."""
+    two_ways: bool = True
+    """Follow the rules for two ways, not those for one."""
     before: tuple[str, str] = ("", "")
     """What is on either side at the beginning, which no hook tells of."""
+    asked: tuple[int, ...] = ()
+    """The sides of which a look is asked at the beginning."""
 
     def moves(self, world: World) -> Iterator[Move]:
         """Every next world, with what happened."""
@@ -144,8 +184,8 @@ class Explorer:
             if letter:
                 thing = Thing(letter, PACE * after.step)
                 yield f"{letter} is written {SIDES[side]}", put(after, side, thing)
-            elif world.things[side] is not None:
-                yield f"removed {SIDES[side]}", put(after, side, None)
+            elif (removed := world.things[side]) is not None:
+                yield f"removed {SIDES[side]}", put(after._replace(removed=removed.letter), side, None)
         if world.doubled:
             for message in {m for m in world.queue if m.claim is not None}:
                 doubled = world._replace(queue=(*world.queue, message), doubled=world.doubled - 1)
@@ -197,14 +237,13 @@ class Explorer:
 
     def compares(self, rest: World, worker: Worker) -> Iterator[Move]:
         """Decide, by the real rules."""
-        side, rules = worker.message.side, RULES[worker.message.side]
-        source, thing = state_of(worker.seen), rest.things[1 - side]
+        side, thing = worker.message.side, rest.things[1 - worker.message.side]
         claim = None if worker.wrote or worker.message.wrote else worker.message.claim
         told_at = PACE * rest.step + PACE // 2
-        step = plan(source, state_of(thing), rules, claim=claim, told=told_at, now=worker.now)
+        step = decide(side, worker.seen, thing, claim, told_at, worker.now, two_ways=self.two_ways)
         what = f"sees {shown(thing)} {SIDES[1 - side]}: {type(step).__name__}"
         if isinstance(step, Skip):
-            if step.why is Why.LATER_THERE:
+            if step.why is Why.LATER_THERE and self.hands_over:
                 rest = rest._replace(queue=(*rest.queue, Message(1 - side)))
             yield f"{what} ({step.why.name})", self.done(rest, worker)
         elif isinstance(step, Settle):
@@ -213,10 +252,8 @@ class Explorer:
             yield what, with_worker(rest, worker._replace(at="writes", old=thing, thing=None))
         else:
             assert isinstance(step, Copy | Restate), step
-            assert source is not None
             assert worker.seen is not None
-            mark = mark_for(source, rules.origin, md5=source.etag, written=rules.age(source))
-            copy = Thing(worker.seen.letter, PACE * rest.step + PACE // 4, str(mark))
+            copy = copied(side, worker.seen, PACE * rest.step + PACE // 4)
             yield what, with_worker(rest, worker._replace(at="writes", old=thing, thing=copy))
 
     @staticmethod
@@ -245,7 +282,7 @@ class Explorer:
     def looks_back(self, rest: World, worker: Worker) -> Iterator[Move]:
         """Read the source again: start over when it is not what was written."""
         now = rest.things[worker.message.side]
-        if sight(state_of(now)) == sight(state_of(worker.seen)):
+        if sight_of(now) == sight_of(worker.seen):
             yield "looks back: the same", self.done(rest, worker)
         else:
             yield "looks back: moved", with_worker(rest, worker._replace(at="reads", seen=None, thing=None))
@@ -264,15 +301,23 @@ class Explorer:
         here, there = (thing.letter if thing else "" for thing in world.things)
         if here != there:
             return f"ends with {here or 'nothing'} here, {there or 'nothing'} there"
+        if not self.script:
+            return None
         last = self.script[-1][1]
-        if not last and (self.doubled or self.crashes):
-            return None  # it may cross with a hook that comes again: then the object is back on both sides
+        if not last:
+            # A removal may cross with a hook that comes again, or with copies that go both ways since both
+            # sides were written: then the object is back on both sides.
+            both_wrote = len({side for side, letter in self.script if letter}) == 2
+            crossed = both_wrote or self.doubled or self.crashes
+            back = here and here == world.removed and not crossed
+            return f"ends with {here}, which was removed" if back else None
         return None if here == last else f"ends with {here or 'nothing'}, not with {last or 'nothing'}"
 
     def explore(self, limit: int = 2_000_000) -> tuple[int, list[str]]:
         """Return the number of worlds reached and the shortest way to a wrong one, [] when there is none."""
         things = tuple(Thing(letter, 0) if letter else None for letter in self.before)
-        first = World((things[0], things[1]), 0, (), (), (), self.doubled, self.crashes)
+        looks = tuple(Message(side) for side in self.asked)
+        first = World((things[0], things[1]), 0, looks, (), (), self.doubled, self.crashes)
         before: dict[World, Move | None] = {first: None}
         frontier = deque([first])
         while frontier and len(before) < limit:
