@@ -311,19 +311,6 @@ async def test_released_deletes_are_looked_at_again_and_go_through(braked: World
     assert await braked.dead() == 0
 
 
-async def test_the_looks_of_released_deletes_are_not_approved(braked: World) -> None:
-    """An object that came back and went again later is a delete of its own, and counts."""
-    await braked.tell("good", *GONE, claim=Claim.REMOVED)
-    await braked.work_until_idle()
-    await command._release(braked.queue, "good", dry_run=False)
-    await braked.work()
-    for key in GONE[10:]:  # somebody restores the target by hand, before the looks come
-        await braked.good.write(key, b"old", headers={}, metadata={})
-    await braked.work_until_idle()
-    assert len(await braked.contents(braked.good)) == 10
-    assert await braked.dead() == 10
-
-
 @pytest.mark.parametrize("name", ["mcs/lifecycle_expiration", "aws/lifecycle_expiration"])
 async def test_objects_that_a_lifecycle_rule_expires_count_as_deletes(braked: World, name: str) -> None:
     [record] = records(sample(name))
