@@ -4,20 +4,24 @@ from email.header import decode_header, make_header
 
 import pytest
 
+from common.store.mark import mark_for, origin_of
 from common.store.port import MARK, State
-from worker.fidelity import MAX_METADATA, described
+from worker.fidelity import MAX_METADATA, described, marked
+
+OURS = mark_for(State("e", 4), origin_of("here"))
 
 
-def test_a_copy_carries_the_headers_the_metadata_the_tags_and_the_identity_of_its_source() -> None:
+def test_a_copy_carries_the_headers_the_metadata_and_the_tags_of_its_source() -> None:
     source = State("e", 4, "Mon", "v1", {"content-type": "image/png"}, {"owner": "me"}, "a=1&b=2")
     headers, metadata = described(source)
     assert headers == {"content-type": "image/png", "x-amz-tagging": "a=1&b=2"}
-    assert metadata == {"owner": "me", MARK: source.identity}
+    assert metadata == {"owner": "me"}
 
 
 def test_a_mark_that_came_with_the_source_is_replaced_by_its_own() -> None:
     source = State("e", 4, metadata={MARK: "of an earlier mirror"})
-    assert described(source)[1] == {MARK: source.identity}
+    assert described(source)[1] == {}
+    assert marked({}, OURS) == {MARK: str(OURS)}
 
 
 def test_the_routes_choice_of_storage_is_sent_with_it() -> None:
@@ -49,10 +53,10 @@ def test_metadata_that_is_not_ascii_travels_as_an_encoded_word(value: str) -> No
 
 
 def test_the_mark_yields_when_the_sources_own_metadata_leaves_no_room() -> None:
-    source = State("e" * 32, 4, metadata={"long": "x" * (MAX_METADATA - 50)})
-    assert described(source)[1] == dict(source.metadata)
+    metadata = {"long": "x" * (MAX_METADATA - 50)}
+    assert marked(metadata, OURS) == metadata
 
 
 def test_metadata_over_the_limit_is_sent_whole_for_the_store_to_judge() -> None:
-    source = State("e" * 32, 4, metadata={"long": "x" * MAX_METADATA})
-    assert described(source)[1] == {**source.metadata, MARK: source.identity}
+    metadata = {"long": "x" * MAX_METADATA}
+    assert marked(metadata, OURS) == {**metadata, MARK: str(OURS)}
