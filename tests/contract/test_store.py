@@ -254,3 +254,33 @@ async def test_an_aborted_upload_is_gone_and_leaves_no_object(bucket: Bucket) ->
     with pytest.raises(UploadGone):
         await bucket.parts("key", upload)
     assert await bucket.head("key") is None
+
+
+async def test_a_copy_onto_itself_gives_other_headers_metadata_and_tags_and_keeps_the_bytes(
+    bucket: Bucket,
+) -> None:
+    more = {"x-amz-tagging": "a=1"}
+    etag = await bucket.write("key", b"body", headers={"content-type": "a/b"}, metadata={"n": "1"})
+    await bucket.restate("key", etag=etag, headers={"content-type": "c/d", **more}, metadata={"m": "2"})
+    state = await bucket.head("key")
+    assert state is not None
+    assert (state.etag, state.size, state.tags) == (etag, 4, "a=1")
+    assert (state.headers["content-type"], dict(state.metadata)) == ("c/d", {"m": "2"})
+    assert await body_of(bucket, "key") == b"body"
+
+
+@pytest.mark.parametrize("store", ["memory"], indirect=True)
+async def test_a_write_on_a_condition_replaces_only_what_it_was_told(bucket: Bucket) -> None:
+    first = await bucket.write("key", b"1", headers={}, metadata={}, over="")
+    with pytest.raises(SourceMoved):
+        await bucket.write("key", b"2", headers={}, metadata={}, over="")
+    second = await bucket.write("key", b"2", headers={}, metadata={}, over=first)
+    with pytest.raises(SourceMoved):
+        await bucket.write("key", b"3", headers={}, metadata={}, over=first)
+    with pytest.raises(SourceMoved):
+        await bucket.restate("key", etag=first, headers={}, metadata={})
+    with pytest.raises(SourceMoved):
+        await bucket.delete("key", over=first)
+    assert await body_of(bucket, "key") == b"2"
+    await bucket.delete("key", over=second)
+    assert await bucket.head("key") is None

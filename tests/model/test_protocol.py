@@ -24,7 +24,7 @@ SHIPPED = {
     "eventual: a crash and a stale source": (EVENTUAL, 2, Faults(crashes=1, stale=True)),
     "eventual: a timeout and a stale source": (EVENTUAL, 1, Faults(timeouts=1, stale=True)),
     "eventual: versions removed, and a crash": (EVENTUAL, 2, Faults(crashes=1, versions=True)),
-    "eventual: a crash and a refusal": (EVENTUAL, 2, Faults(crashes=1, refusals=1)),
+    "eventual: a crash and a refusal": (EVENTUAL, 1, Faults(crashes=1, refusals=1)),
     "eventual: a crash, a zombie, a stale source": (EVENTUAL, 1, Faults(crashes=1, zombies=1, stale=True)),
     "eventual: a zombie, a doubled hint, a stale source": (
         EVENTUAL,
