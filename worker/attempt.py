@@ -52,6 +52,8 @@ def carried(task: Task, learned: Learned, result: object) -> Task:
     told: dict[str, Any] = {"doubt": learned.doubt}
     if learned.wrote:
         told["claim"] = None
+    if learned.anew:
+        told["upload"] = None
     if isinstance(result, Blamed) and result.trouble is not None:
         told["trouble"] = result.trouble
     return task.model_copy(update=told)
@@ -98,9 +100,10 @@ class Attempt:
         verdict = judge(result, delivery.attempt, attempts=self._attempts, rng=self._rng)
         if task and not task.claim and learned.promises and isinstance(result, Exception):
             verdict = leave_to_promise(verdict, task.tries)
-        if task and isinstance(verdict, Retry):
-            rest = result.task if isinstance(result, Continue) else task
-            verdict = replace(verdict, body=carried(rest, learned, result).encode())
+        if task and not isinstance(verdict, Done):
+            rest = carried(result.task if isinstance(result, Continue) else task, learned, result)
+            if rest != task:
+                verdict = replace(verdict, body=rest.encode())
         ended = result.error if isinstance(result, Blamed) else result
         try:
             await self._settle(delivery, verdict)

@@ -81,12 +81,14 @@ class Learned:
 
     `doubt`: a write of the task has an end that nobody knows, or may have been made by somebody who died.
     `wrote`: the target was written to, or may have been; from then on the source's state decides alone,
-    whatever the event said. `over`: what the last write was to replace. `moved`: the source's bytes or date
-    changed meanwhile. `stage` is the operation that it came to, `promises` are the looks published so far."""
+    whatever the event said. `anew`: the copy in parts is to begin anew. `over`: what the last write was to
+    replace. `moved`: the source's bytes or date changed meanwhile. `stage` is the operation that it came to,
+    `promises` are the looks published so far."""
 
     doubt: bool = False
     wrote: bool = False
     moved: bool = False
+    anew: bool = False
     over: str | None = None
     stage: Stage = "read"
     promises: list[Task] = field(default_factory=list)

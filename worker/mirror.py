@@ -40,8 +40,11 @@ from worker.transfer import READ_WITHIN, Budget, fetch, turn
 from worker.verdict import Continue, Outcome
 
 WRITE_WITHIN = 60.0
-"""Seconds from the check that the delivery is ours to the end of the write. With the 15 minutes for which a
-signed request can stay valid, this must stay below the 20 minutes after which a look comes."""
+"""Seconds from the check that the delivery is ours to the end of the write."""
+
+WORK_WITHIN = 240.0
+"""The same where the store has to work: to join parts, to copy an object onto itself. With the 15 minutes for
+which a signed request can stay valid, this must stay below the 20 minutes after which a look comes."""
 
 LAPS = 3
 """How often one attempt starts over because the source moved. Each lap writes once at most."""
@@ -310,11 +313,12 @@ class Mirror:
         wrote, doubt = job.learned.wrote, job.learned.doubt
         # Whatever ends this, a cancelled task too: unless the end is known, it is not known.
         job.learned.wrote = job.learned.doubt = True
+        within = WORK_WITHIN if stage in {"parts", "restate"} else WRITE_WITHIN
         try:
-            async with asyncio.timeout(WRITE_WITHIN):
+            async with asyncio.timeout(within):
                 yield
         except TimeoutError as error:
-            raise StoreAway(f"the target has not finished the write within {WRITE_WITHIN:.0f} s") from error
+            raise StoreAway(f"the target has not finished the write within {within:.0f} s") from error
         except (TryAgain, Never) as error:
             if isinstance(error, TryAgain) and error.unsure:
                 raise

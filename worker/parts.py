@@ -155,10 +155,14 @@ class PartsCopy:
             return Continue(fresh, "the source changed since the upload began")
         try:
             return await self._missing(job, source, upload)
-        except UploadGone as error:
-            return Continue(fresh, str(error), after=5)
+        except UploadGone:
+            job.learned.anew = True
+            raise
         except SourceMoved as error:
             await self.abandon(job, upload)
+            job.learned.anew = True
+            if error.counts:
+                raise
             return Continue(fresh, f"the source changed: {error}", after=1)
         except Never:
             await self.abandon(job, upload)

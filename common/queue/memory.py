@@ -108,6 +108,7 @@ class MemoryQueue:
         if isinstance(verdict, Done):
             del self._messages[message.id]
         elif isinstance(verdict, Bury):
+            message.body = verdict.body or message.body
             self._lay(message, verdict.why)
         else:
             message.attempt += verdict.counts

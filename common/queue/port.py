@@ -70,9 +70,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Bury:
-    """Never again by itself: a dead letter, for a person."""
+    """Never again by itself: a dead letter, for a person. `body` is what is kept instead of what came."""
 
     why: str
+    body: bytes | None = None
 
 
 Verdict = Done | Retry | Bury

@@ -77,20 +77,28 @@ class Client:
         self._open: set[_Connection] = set()
 
     async def request(
-        self, way: Way, method: str, path: str, headers: Mapping[str, str], body: bytes | Stream | None = None
+        self,
+        way: Way,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | Stream | None = None,
+        *,
+        silence: float = SILENCE,
     ) -> Response:
         """Return the answer to one request, its body to be read; `release` it in the end. `path` goes out as
-        it is. Raises `Unreached` when nothing was sent, and `Broken` after that."""
+        it is; `silence` is how many seconds it may take until a byte comes. Raises `Unreached` when nothing
+        was sent, and `Broken` after that."""
         absolute = way.proxy and not way.tls
         target = f"http://{way.netloc}{path}" if absolute else path
         head = _head(method, target, headers, way.login if absolute else "")
         if kept := self._take(way):
             try:
-                return await kept.exchange(method, head, body)
+                return await kept.exchange(method, head, body, silence)
             except Broken as error:
                 if not error.unheard or method not in {"GET", "HEAD"}:
                     raise
-        return await (await self._connect(way)).exchange(method, head, body)
+        return await (await self._connect(way)).exchange(method, head, body, silence)
 
     def close(self) -> None:
         """Close every connection, whatever goes on there."""
@@ -183,6 +191,7 @@ class _Connection(asyncio.Protocol):
         self._sent = True
         self._full = False
         self._since = self._loop.time()
+        self._silence = SILENCE
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -254,9 +263,12 @@ class _Connection(asyncio.Protocol):
             self._transport, self, context, server_hostname=self.way.host
         )
 
-    async def exchange(self, method: str, head: bytes, body: bytes | Stream | None) -> Response:
+    async def exchange(
+        self, method: str, head: bytes, body: bytes | Stream | None, silence: float = SILENCE
+    ) -> Response:
         """Send a request; return its answer when the headers are there. Raises `Broken`."""
         answer = self._answer = Response(self, method)
+        self._silence = silence
         try:
             await self._send(head, body, answer)
             await answer.begins()
@@ -300,12 +312,12 @@ class _Connection(asyncio.Protocol):
         """Give up what has been silent for too long; look again when it may be."""
         left = min(SILENCE, IDLE)
         if self._answer is None or self._answer.is_awaited:
-            left = (SILENCE if self._answer else IDLE) - (self._loop.time() - self._since)
+            left = (self._silence if self._answer else IDLE) - (self._loop.time() - self._since)
         if left > 0:
             self._timer = self._loop.call_later(left, self._look)
             return
         if self._answer:
-            self._answer.ends(f"not a byte within {SILENCE:.0f} s", silent=True)
+            self._answer.ends(f"not a byte within {self._silence:.0f} s", silent=True)
         self.abort()
 
 

@@ -13,7 +13,7 @@ from common.store.answer import Broken, Response
 from common.store.aws import Account
 from common.store.failures import elsewhere, seconds, translate, wrong_region
 from common.store.headers import condition
-from common.store.http import Client, Unreached, Way
+from common.store.http import SILENCE, Client, Unreached, Way
 from common.store.pace import Pace
 from common.store.place import place
 from common.store.port import State, Stream
@@ -21,6 +21,9 @@ from common.tables import StoreSettings
 
 PAUSES = (0.2, 1.0)
 """Seconds between the tries of one request; a task that still fails waits for its next attempt."""
+
+WORKS_WITHIN = 240.0
+"""Seconds for a store to join the parts of an object, or to copy one onto itself."""
 
 MAX_ANSWER = 2**20
 """Bytes of an answer that is no object: more is not read."""
@@ -192,7 +195,9 @@ class Wire:
             signed["content-length"] = str(size)
         target = f"{path}?{query}" if query else path
         try:
-            response = await self._client.request(self._way, method, target, signed, body)
+            response = await self._client.request(
+                self._way, method, target, signed, body, silence=_silence(method, body, once)
+            )
         except Unreached as error:
             raise RouteDown(f"{method} {self.name}: unreachable: {error}") from None  # nothing was sent
         except Broken as error:
@@ -202,6 +207,12 @@ class Wire:
         elif response.status < 500:
             self._pace.went_well(sent)
         return response
+
+
+def _silence(method: str, body: bytes | Stream | None, once: bool) -> float:
+    """Return the seconds that a store may keep silent: to join parts or to copy an object takes its time."""
+    works = once and (method == "POST" or (method == "PUT" and body is None))
+    return WORKS_WITHIN if works else SILENCE
 
 
 class S3Reading:

@@ -245,6 +245,15 @@ async def test_a_buried_message_is_kept_whole_with_its_history(backend: Backend)
     assert before - 1 <= letter.at <= time.time() + 1
 
 
+async def test_what_is_buried_may_be_another_body_than_came(backend: Backend) -> None:
+    queue = await backend.open()
+    await queue.publish(b"as it came", lane=Lane.LIVE)
+    [delivery] = await take(queue, 1)
+    await queue.settle(delivery, Bury("never", body=b"with what was learned"))
+    [letter] = await queue.buried(10)
+    assert letter.body == b"with what was learned"
+
+
 async def test_looking_at_dead_letters_changes_neither_count_nor_order(backend: Backend) -> None:
     queue = await backend.open()
     for number in range(7):

@@ -216,14 +216,13 @@ class RabbitQueue:
         headers = wire.own_headers(receipt.message) | {wire.ATTEMPT: delivery.attempt}
         headers |= wire.failures_header(after_verdict(delivery, verdict, time.time()))
         headers.pop(wire.RETURNED, None)
+        body = verdict.body or delivery.body
         while not receipt.channel.is_closed:
             try:
                 if isinstance(verdict, Bury):
-                    lane, why = delivery.lane, verdict.why
-                    await self._lay(delivery.body, lane, why, headers, within=SETTLE_WITHIN)
+                    await self._lay(body, delivery.lane, verdict.why, headers, within=SETTLE_WITHIN)
                 else:
                     headers[wire.ATTEMPT] = delivery.attempt + verdict.counts
-                    body = verdict.body or delivery.body
                     after = verdict.after
                     await self._send(body, delivery.lane, after, headers, within=SETTLE_WITHIN)
             except QueueAway:

@@ -192,7 +192,8 @@ class SqliteQueue:
             failures = json.dumps([asdict(f) for f in after_verdict(delivery, verdict, now)])
             values: tuple[str | float | bytes, ...]
             if isinstance(verdict, Bury):
-                change, values = "holder = NULL, dead = 1, why = ?, at = ?", (verdict.why, now)
+                change = "holder = NULL, dead = 1, body = ?, why = ?, at = ?"
+                values = (verdict.body or delivery.body, verdict.why, now)
             else:
                 attempt = delivery.attempt + verdict.counts
                 change = "holder = NULL, returned = 0, body = ?, attempt = ?, due = ?"
