@@ -102,7 +102,7 @@ class Attempt:
             verdict = leave_to_promise(verdict, task.tries)
         if task and not isinstance(verdict, Done):
             rest = carried(result.task if isinstance(result, Continue) else task, learned, result)
-            if rest != task:
+            if isinstance(verdict, Retry) or rest != task:
                 verdict = replace(verdict, body=rest.encode())
         ended = result.error if isinstance(result, Blamed) else result
         try:
