@@ -100,19 +100,20 @@ class Mirror:
 
     async def _lap(self, job: Job) -> Outcome | Continue | None:
         """Look and act once. None when the source has moved meanwhile: then it is to be done again."""
-        source, key = job.route.source, job.task.key
+        source, key, now = job.route.source, job.task.key, self._clock()
         job.learned.stage = "read"
         if not job.expects_nothing_to_do and source.place not in self._two_faced:
             async with source.read(key) as reading:
                 state = reading.state if reading else None
                 if state is None or state.size <= SMALL:
-                    return await self._agree(job, state, reading)
+                    return await self._agree(job, state, reading, now)
         # Of what is large only the HEAD counts, from the first look to the last: its parts take several.
-        return await self._agree(job, await source.head(key), None)
+        return await self._agree(job, await source.head(key), None, now)
 
     async def _agree(
-        self, job: Job, source: State | None, reading: Reading | None
+        self, job: Job, source: State | None, reading: Reading | None, now: float
     ) -> Outcome | Continue | None:
+        """Decide and act on `source`, which was looked at after `now` (epoch seconds)."""
         task, eventual = job.task, job.route.eventual
         claim = None if job.learned.wrote else task.claim
         worth = heed(source, claim, eventual=eventual)
@@ -124,9 +125,9 @@ class Mirror:
             await self._abandon_upload(job)
             return Outcome(Action.SKIPPED, Why.OVERTAKEN)
         target = await target_of(job.route, job.task.key, source)
-        step = decide.plan(
-            source, target, job.route.rules, claim=claim, told=task.received, now=self._clock()
-        )
+        step = decide.plan(source, target, job.route.rules, claim=claim, told=task.received, now=now)
+        if source is not None and job.learned.doubt and step == Skip(Why.IN_STEP) and job.held():
+            await self._tag(job, source)  # whoever died may have died before
         if eventual and isinstance(step, Skip) and doubtful(source, claim, task.etag, task.size):
             await self._promise_look(job, seen=sight(source))
         return await self._take(job, step, source, target, reading)
@@ -234,8 +235,15 @@ class Mirror:
             await job.route.target.restate(
                 job.target_key, etag=target.etag, headers=headers, metadata=metadata
             )
+            await self._tag(job, source)
         await self._abandon_upload(job)
         return await self._look_back(job, source, Outcome(Action.COPIED, "its description alone"))
+
+    async def _tag(self, job: Job, source: State) -> None:
+        """Give the target's object its tags once more: Ceph takes none that come with a copy onto itself, or
+        with the beginning of an upload."""
+        if source.tags:
+            await job.route.target.tag(job.target_key, source.tags)
 
     def _description(self, job: Job, source: State, md5: str) -> tuple[dict[str, str], dict[str, str]]:
         """Return the headers and the metadata, our mark among them, with which `source` is written."""
@@ -258,6 +266,7 @@ class Mirror:
         async with self._touching(job, "parts"):
             over = self._over(job, "parts", target)
             await job.route.target.complete_upload(job.target_key, upload.id, parts, over=over)
+            await self._tag(job, source)
         return await self._look_back(job, source, Outcome(Action.COPIED, size=source.size))
 
     async def _still_wanted(self, job: Job, source: State) -> bool:

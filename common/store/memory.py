@@ -126,6 +126,11 @@ class MemoryBucket:
         state = self._state(etag, found.state.size, headers, metadata)
         self._objects[key] = MemoryReading(state, found.content)
 
+    async def tag(self, key: str, tags: str) -> None:
+        """See the port."""
+        found = self._objects[key]
+        self._objects[key] = MemoryReading(replace(found.state, tags=tags), found.content)
+
     async def create_upload(
         self, key: str, *, headers: Mapping[str, str], metadata: Mapping[str, str]
     ) -> Begun:

@@ -66,7 +66,10 @@ class MultipartVerbs(Wire):
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
         query = f"uploadId={quote(upload, safe='')}"
         answer = await self._replace("POST", key, over, query=query, body=body)
-        return _unquoted(self._told(answer, "ETag"))
+        self._check(answer)
+        if b"CompleteMultipartUploadResult" not in answer.body:
+            raise StoreAway(f"POST {self.name}: the answer is not the store's", unsure=answer.unsure)
+        return etag_told(answer.body)  # Ceph tells none
 
     async def abort_upload(self, key: str, upload: str) -> None:
         """See the port."""

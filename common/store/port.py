@@ -179,6 +179,9 @@ class Bucket(Protocol):
         of it travels. For objects of up to MAX_RESTATED bytes. Raises `SourceMoved` when it has another ETag
         by now, or is gone."""
 
+    async def tag(self, key: str, tags: str) -> None:
+        """Give the object these tags, in the form of a URL's query, and no others."""
+
     async def delete(self, key: str, *, over: str | None = None) -> None:
         """Delete the object; one that is not there is fine. `over` is as for `write`."""
 
@@ -196,7 +199,8 @@ class Bucket(Protocol):
     async def complete_upload(
         self, key: str, upload: str, etags: Sequence[str], *, over: str | None = None
     ) -> str:
-        """Make the object of its parts, whose ETags are given in order; return the object's ETag. `over` is
+        """Make the object of its parts, whose ETags are given in order; return the object's ETag, "" when the
+        store does not tell. `over` is
         as for `write`."""
 
     async def abort_upload(self, key: str, upload: str) -> None:

@@ -238,6 +238,17 @@ class S3Bucket(MultipartVerbs):
         if "-" not in etag + made and made != etag and not is_opaque(answer.headers):
             raise SourceMoved(f"PUT {self.name}: the copy onto itself was made of another state")
 
+    async def tag(self, key: str, tags: str) -> None:
+        """See the port."""
+        body = tagging.document(tags)
+        sent = {
+            "content-type": "application/xml",
+            "content-md5": base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode(),
+        }
+        answer = await self._ask("PUT", key, query="tagging=", headers=sent, body=body, once=True)
+        if answer.status not in {200, 204} or error_code(answer.body):
+            raise self._failure(answer, "the tags of an object in ")
+
     async def delete(self, key: str, *, over: str | None = None) -> None:
         """See the port."""
         answer = await self._replace("DELETE", key, over)

@@ -2,7 +2,8 @@
 
 import re
 from html import unescape
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
+from xml.sax.saxutils import escape
 
 _TAG = re.compile(r"<Tag>(.*?)</Tag>", re.DOTALL)
 _KEY, _VALUE = re.compile(r"<Key>([^<]*)</Key>"), re.compile(r"<Value>([^<]*)</Value>")
@@ -17,6 +18,13 @@ def header(document: str) -> str:
     if "<TagSet" not in document:
         raise ValueError("what answers does not tell of tags")
     return urlencode(sorted(map(_pair, _TAG.findall(document))), quote_via=quote, safe="")
+
+
+def document(tags: str) -> bytes:
+    """Return the document that gives an object `tags`, which are in the form of a URL's query."""
+    pairs = parse_qsl(tags, keep_blank_values=True)
+    told = "".join(f"<Tag><Key>{escape(k)}</Key><Value>{escape(v)}</Value></Tag>" for k, v in pairs)
+    return f"<Tagging><TagSet>{told}</TagSet></Tagging>".encode()
 
 
 def _pair(tag: str) -> tuple[str, str]:

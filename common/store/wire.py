@@ -159,10 +159,11 @@ class Wire:
         wait for their turn.
         """
         path = f"{self._prefix}/{quote(key, safe='/~')}"
+        about = path if key else None  # a refused bucket says something of the store
         only = once or isinstance(body, Stream)
         for pause in PAUSES:
             try:
-                response = await self._send(method, path, query, headers, body, once, at_once)
+                response = await self._send(method, path, query, headers, body, once, at_once, about)
             except RouteDown:
                 await asyncio.sleep(pause)
                 continue
@@ -175,7 +176,7 @@ class Wire:
                 return response
             response.release()
             await asyncio.sleep(pause)
-        return await self._send(method, path, query, headers, body, once, at_once)
+        return await self._send(method, path, query, headers, body, once, at_once, about)
 
     async def _send(
         self,
@@ -186,6 +187,7 @@ class Wire:
         body: bytes | Stream | None,
         once: bool,
         at_once: bool,
+        about: str | None,
     ) -> Response:
         sent = self._pace.overtake() if at_once else await self._pace.turn()
         signed = await self._account.sign(method, self._way.netloc, path, query, headers)
@@ -203,7 +205,7 @@ class Wire:
         except Broken as error:
             raise StoreAway(f"{method} {self.name}: {error}", unsure=once) from None
         if response.status in {429, 503}:
-            self._pace.slowed(sent, seconds(response.headers.get("retry-after")), about=path)
+            self._pace.slowed(sent, seconds(response.headers.get("retry-after")), about=about)
         elif response.status < 500:
             self._pace.went_well(sent)
         return response

@@ -279,7 +279,8 @@ BROKEN = Answer(200, b"<Some>.......", SAYS, cut=5)
 async def test_a_write_whose_end_is_not_known_says_so_and_was_sent_once(
     server: Choosy, bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch, verb: Verb, answer: Answer
 ) -> None:
-    monkeypatch.setattr(http, "SILENCE", 0.1)
+    for module, name in ((http, "SILENCE"), (wire, "SILENCE"), (wire, "WORKS_WITHIN")):
+        monkeypatch.setattr(module, name, 0.1)
     bucket._client._kept.clear()  # their clocks are set for longer
     server.answers = [answer]
     raised = await failure(verb(bucket))
@@ -320,10 +321,10 @@ async def test_a_write_that_was_not_sent_is_tried_again_and_is_over(
     tries = 0
     request = bucket._client.request
 
-    async def counted(*args: Any) -> Any:
+    async def counted(*args: Any, **more: Any) -> Any:
         nonlocal tries
         tries += 1
-        return await request(*args)
+        return await request(*args, **more)
 
     monkeypatch.setattr(bucket._client, "request", counted)
     raised = await failure(verb(bucket))
@@ -534,7 +535,8 @@ async def test_no_error_shows_a_request(
     verb: Verb,
     answer: Answer,
 ) -> None:
-    monkeypatch.setattr(http, "SILENCE", 0.1)
+    for module, name in ((http, "SILENCE"), (wire, "SILENCE"), (wire, "WORKS_WITHIN")):
+        monkeypatch.setattr(module, name, 0.1)
     bucket._client._kept.clear()
     if answer is SILENCE and verb in (ASKS["list"], ASKS["uploads"]):
         return  # botocore's patience is long, and its time-outs are made of the same words as its resets

@@ -159,33 +159,38 @@ async def test_a_bucket_call_that_is_refused_slows_the_whole_store(
     assert server.came[1] - server.came[0] > 0.3 - SLACK, "nobody asks before the rest is over"
 
 
+async def refuse_two(store: S3Store) -> None:
+    """Have two objects refused: one alone says nothing of the store."""
+    for key in ("k", "l"):
+        with pytest.raises(Throttled):
+            await store.bucket("b").head(key)
+
+
 @calls
 async def test_a_rest_that_a_store_asked_for_is_kept_by_bucket_calls(
     server: Timed, opened: Opener, call: Call
 ) -> None:
-    server.answers = [error(503, "SlowDown", ("Retry-After", "20")), found()]
+    server.answers = [*[error(503, "SlowDown", ("Retry-After", "20"))] * 2, found()]
     store = await opened(None)
     store._pace._patience = 0.1
-    with pytest.raises(Throttled):
-        await store.bucket("b").head("k")
+    await refuse_two(store)
     with pytest.raises(Throttled, match="mcs"):
         await call(store.bucket("b"))
-    assert len(server.came) == 1
+    assert len(server.came) == 2
 
 
 async def test_a_check_while_the_store_rests_says_so_at_once_and_for_how_long(
     server: Timed, opened: Opener
 ) -> None:
-    server.answers = [error(503, "SlowDown", ("Retry-After", "20")), found()]
+    server.answers = [*[error(503, "SlowDown", ("Retry-After", "20"))] * 2, found()]
     store = await opened(None)
-    with pytest.raises(Throttled):
-        await store.bucket("b").head("k")
+    await refuse_two(store)
     began = time.monotonic()
     with pytest.raises(Throttled) as raised:
         await store.bucket("b").check()
     assert time.monotonic() - began < 1
     assert 19 < raised.value.retry_after <= 20
-    assert len(server.came) == 1
+    assert len(server.came) == 2
 
 
 async def test_a_check_that_is_refused_tells_how_long_to_wait(server: Timed, opened: Opener) -> None:

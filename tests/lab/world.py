@@ -187,6 +187,10 @@ class Spy:
         await self.bucket.delete(key, over=over)
         await self._after("delete", key)
 
+    async def tag(self, key: str, tags: str) -> None:
+        await self._note("tag", key)
+        await self.bucket.tag(key, tags)
+
     def list(self, prefix: str = "") -> AsyncIterator[Entry]:
         return self.bucket.list(prefix)
 
