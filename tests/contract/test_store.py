@@ -269,6 +269,17 @@ async def test_a_copy_onto_itself_gives_other_headers_metadata_and_tags_and_keep
     assert await body_of(bucket, "key") == b"body"
 
 
+async def test_tags_replace_those_there_were_and_change_nothing_else(bucket: Bucket) -> None:
+    await bucket.write("key", b"body", headers={"x-amz-tagging": "old=1"}, metadata={"n": "1"})
+    before = await bucket.head("key", tags=False)
+    tags = "a=1&b=%2B%3A%3D%2F&c=&d%20e=f"
+    await bucket.tag("key", tags)
+    state = await bucket.head("key")
+    assert before is not None
+    assert state is not None
+    assert (state.tags, state.etag, dict(state.metadata)) == (tags, before.etag, {"n": "1"})
+
+
 @pytest.mark.parametrize("store", ["memory"], indirect=True)
 async def test_a_write_on_a_condition_replaces_only_what_it_was_told(bucket: Bucket) -> None:
     first = await bucket.write("key", b"1", headers={}, metadata={}, over="")

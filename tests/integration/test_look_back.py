@@ -495,3 +495,33 @@ async def test_a_task_that_was_queued_before_is_understood(world: World) -> None
     old = Task(route="r", key="k", claim=CREATED, seen="something", tries=3)
     await world.queue.twin().publish(old.encode(), lane=Lane.LIVE)
     assert await world.work() == [Done(Action.COPIED)]
+
+
+async def test_a_tag_that_changed_alone_is_set_by_itself_as_well(world: World) -> None:
+    """Ceph takes no tags with a copy onto itself."""
+    await world.put("k", b"body")
+    await world.tell("k", CREATED)
+    await world.work()
+    await world.source.bucket.tag("k", "a=1")
+    world.journal.clear()
+    await world.tell("k", None)
+    await world.work()
+    assert [entry for entry in world.journal if "target" in entry] == [
+        "head target",
+        "restate target",
+        "tag target",
+    ]
+    assert (await world.on(world.target, "k")).tags == "a=1"
+
+
+async def test_a_worker_that_died_before_the_tags_leaves_them_to_the_next(world: World) -> None:
+    await world.put("k", b"body")
+    await world.source.bucket.tag("k", "a=1")
+    await world.tell("k", CREATED)
+    await world.work()
+    await world.target.bucket.tag("k", "")  # as they are, had it died there
+    await world.tell("k", CREATED)
+    await world.take(other := world.queue.twin())
+    await other.close()
+    await world.work()
+    assert (await world.on(world.target, "k")).tags == "a=1"
