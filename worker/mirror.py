@@ -5,46 +5,33 @@ where a write may land after everybody else has finished (a delivery that came b
 known) is a look published, for when no request of today can land any more. A source that may show old states
 is looked at again after every write: that look is promised *before* the write."""
 
-import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from common.errors import (
     Foreign,
-    LostDelivery,
-    Never,
     NeverInStep,
-    NotSupported,
     RouteDown,
     SourceMoved,
-    StoreAway,
     TargetMoved,
     Throttled,
-    TryAgain,
 )
 from common.queue.port import Marks, Publisher
-from common.store.mark import mark_for, mark_on, proven_md5
+from common.store.mark import mark_on, proven_md5
 from common.store.port import Reading, State
 from common.task import Task
 from common.telemetry import Action
 from worker import plan as decide
 from worker.brake import Brake
-from worker.fidelity import described, marked
-from worker.job import SMALL, Job, Route, Stage
+from worker.job import SMALL, Job, Route
 from worker.parts import PartsCopy
 from worker.plan import Heed, Skip, Step, Why, doubtful, heed, moved, sight
 from worker.transfer import READ_WITHIN, Budget, fetch, turn
 from worker.verdict import Continue, Outcome
-
-WRITE_WITHIN = 60.0
-"""Seconds from the check that the delivery is ours to the end of the write."""
-
-WORK_WITHIN = 240.0
-"""The same where the store has to work: to join parts, to copy an object onto itself. With the 15 minutes for
-which a signed request can stay valid, this must stay below the 20 minutes after which a look comes."""
+from worker.writes import Writes
 
 LAPS = 3
 """How often one attempt starts over because the source moved. Each lap writes once at most."""
@@ -77,21 +64,23 @@ class Mirror:
         self._parts = PartsCopy(budget, mail)
         self._two_faced: set[str] = set()
         """Places of sources that describe an object by HEAD otherwise than by GET: there HEAD is believed."""
-        self._refused: set[tuple[Stage, str]] = set()
-        """What targets refuse that can be done otherwise: a copy onto itself, or a write on a condition."""
-        self._odd_etags: set[str] = set()
-        """Places of targets whose ETags are no MD5s of what was sent."""
+        self._writes = Writes(self._promise_look)
 
     async def __call__(self, job: Job) -> Outcome | Continue:
         """Do the job, or as much of it as one delivery should. Raises only errors of `common.errors`."""
+        failure: SourceMoved | TargetMoved
         for _ in range(LAPS):
-            with suppress(TargetMoved):
+            try:
                 end = await self._lap(job)
-                if end is not None:
-                    return await self._end(job, end)
-        raise SourceMoved(
-            f"the source changed {LAPS} times while it was copied", counts=not job.learned.moved
-        )
+            except TargetMoved as error:
+                failure = error
+                continue
+            if end is not None:
+                return await self._end(job, end)
+            failure = SourceMoved(
+                f"the source changed {LAPS} times while it was copied", counts=not job.learned.moved
+            )
+        raise failure
 
     async def _end(self, job: Job, end: Outcome | Continue) -> Outcome | Continue:
         if job.learned.doubt and not job.route.eventual and isinstance(end, Outcome):
@@ -127,7 +116,7 @@ class Mirror:
         target = await target_of(job.route, job.task.key, source)
         step = decide.plan(source, target, job.route.rules, claim=claim, told=task.received, now=now)
         if source is not None and job.learned.doubt and step == Skip(Why.IN_STEP) and job.held():
-            await self._tag(job, source)  # whoever died may have died before
+            await self._writes.tag(job, source)  # whoever died may have died before
         if eventual and isinstance(step, Skip) and doubtful(source, claim, task.etag, task.size):
             await self._promise_look(job, seen=sight(source))
         return await self._take(job, step, source, target, reading)
@@ -147,7 +136,7 @@ class Mirror:
             )
         if source is None:
             return await self._delete(job, target)
-        if isinstance(step, decide.Restate) and target and not self._refuses(job, "restate"):
+        if isinstance(step, decide.Restate) and target and not self._writes.refuses(job, "restate"):
             return await self._restate(job, source, target)
         if source.size > SMALL:
             return await self._copy_parts(job, source, target)
@@ -189,21 +178,6 @@ class Mirror:
         if job.task.upload is not None:  # whatever it was to become is not wanted any more
             await self._parts.abandon(job, job.task.upload)
 
-    def _refuses(self, job: Job, what: Stage) -> bool:
-        return (what, job.route.target.place) in self._refused
-
-    def _over(self, job: Job, stage: Stage, target: State | None) -> str | None:
-        """What a write may replace. Where people write on both sides, only what was compared."""
-        if job.route.back is None or self._refuses(job, stage):
-            return None
-        over = target.etag if target else ""
-        if over == job.learned.over:
-            # Refused a moment ago, and it is there all the same: conditions mean something else there.
-            self._refused.add((stage, job.route.target.place))
-            return None
-        job.learned.over = over
-        return over
-
     async def _reread(self, job: Job, seen: State, target: State | None) -> Outcome | None:
         """Copy what the source holds by now, which need not be what was `seen`."""
         async with job.route.source.read(job.task.key) as reading:
@@ -219,54 +193,39 @@ class Mirror:
                 raise Throttled(f"{job.route.id}: no turn to copy within {READ_WITHIN:.0f} s", counts=False)
             body = await fetch(reading)
             md5 = proven_md5(source) or hashlib.md5(body, usedforsecurity=False).hexdigest()
-            headers, metadata = self._description(job, source, md5)
-            over = self._over(job, "copy", target)
-            async with self._touching(job, "copy"):
+            headers, metadata = self._writes.description(job, source, md5)
+            over = self._writes.over(job, "copy", target)
+            async with self._writes.touching(job, "copy"):
                 etag = await job.route.target.write(
                     job.target_key, body, headers=headers, metadata=metadata, over=over
                 )
-        if etag != md5:
-            self._odd_etags.add(job.route.target.place)
+        self._writes.compare(job, etag, md5)
         return await self._look_back(job, source, Outcome(Action.COPIED, size=source.size))
 
     async def _restate(self, job: Job, source: State, target: State) -> Outcome | None:
-        headers, metadata = self._description(job, source, proven_md5(target))
-        async with self._touching(job, "restate"):
+        headers, metadata = self._writes.description(job, source, proven_md5(target))
+        async with self._writes.touching(job, "restate"):
             await job.route.target.restate(
                 job.target_key, etag=target.etag, headers=headers, metadata=metadata
             )
-            await self._tag(job, source)
+        await self._writes.tag(job, source)
         await self._abandon_upload(job)
         return await self._look_back(job, source, Outcome(Action.COPIED, "its description alone"))
-
-    async def _tag(self, job: Job, source: State) -> None:
-        """Give the target's object its tags once more: Ceph takes none that come with a copy onto itself, or
-        with the beginning of an upload."""
-        if source.tags:
-            await job.route.target.tag(job.target_key, source.tags)
-
-    def _description(self, job: Job, source: State, md5: str) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the headers and the metadata, our mark among them, with which `source` is written."""
-        rules = job.route.rules
-        headers, metadata = described(source, job.route.placement)
-        if job.route.target.place in self._odd_etags:
-            md5 = ""
-        return headers, marked(metadata, mark_for(source, rules.origin, md5=md5, written=rules.age(source)))
 
     async def _copy_parts(self, job: Job, source: State, target: State | None) -> Outcome | Continue | None:
         upload, job.learned.stage = job.task.upload, "parts"
         if upload is None:
-            return await self._parts.begin(job, source, self._description(job, source, ""))
+            return await self._parts.begin(job, source, self._writes.description(job, source, ""))
         parts = await self._parts.carry_on(job, source, upload)
         if isinstance(parts, Continue):
             return parts
         if not await self._still_wanted(job, source):
             await self._abandon_upload(job)
             return Continue(job.task.model_copy(update={"upload": None}), "no longer what is to be copied")
-        async with self._touching(job, "parts"):
-            over = self._over(job, "parts", target)
+        async with self._writes.touching(job, "parts"):
+            over = self._writes.over(job, "parts", target)
             await job.route.target.complete_upload(job.target_key, upload.id, parts, over=over)
-            await self._tag(job, source)
+        await self._writes.tag(job, source)
         return await self._look_back(job, source, Outcome(Action.COPIED, size=source.size))
 
     async def _still_wanted(self, job: Job, source: State) -> bool:
@@ -280,8 +239,8 @@ class Mirror:
     async def _delete(self, job: Job, target: State | None) -> Outcome | None:
         self._brake.admit(job.route.id, approved=job.task.approved)
         await self._abandon_upload(job)
-        async with self._touching(job, "delete"):
-            over = self._over(job, "delete", target)
+        async with self._writes.touching(job, "delete"):
+            over = self._writes.over(job, "delete", target)
             await job.route.target.delete(job.target_key, over=over)
         return await self._look_back(job, None, Outcome(Action.DELETED))
 
@@ -309,43 +268,6 @@ class Mirror:
         look = job.task.look(seen)
         await self._mail.publish(look.encode(), lane=job.lane, delay=self._look_after)
         job.learned.promises.append(look)
-
-    @asynccontextmanager
-    async def _touching(self, job: Job, stage: Stage) -> AsyncIterator[None]:
-        """The block that touches the target: only while the delivery is ours, and for WRITE_WITHIN at
-        most."""
-        job.learned.stage = stage
-        if job.route.eventual:
-            await self._promise_look(job)
-        if not job.held():
-            raise LostDelivery("the delivery went to another worker before the write")
-        wrote, doubt = job.learned.wrote, job.learned.doubt
-        # Whatever ends this, a cancelled task too: unless the end is known, it is not known.
-        job.learned.wrote = job.learned.doubt = True
-        within = WORK_WITHIN if stage in {"parts", "restate"} else WRITE_WITHIN
-        try:
-            async with asyncio.timeout(within):
-                yield
-        except TimeoutError as error:
-            raise StoreAway(f"the target has not finished the write within {within:.0f} s") from error
-        except (TryAgain, Never) as error:
-            if isinstance(error, TryAgain) and error.unsure:
-                raise
-            job.learned.wrote, job.learned.doubt = wrote, doubt
-            if self._can_be_otherwise(job, stage, error):
-                raise TargetMoved(str(error)) from error
-            raise
-        job.learned.doubt, job.learned.over = doubt, None
-
-    def _can_be_otherwise(self, job: Job, stage: Stage, error: TryAgain | Never) -> bool:
-        """Whether to start over after a write that was refused: for what it was to replace is another by now,
-        or the target does not know such a request, and there is another way."""
-        if not isinstance(error, NotSupported):
-            return isinstance(error, SourceMoved)
-        there_is = stage == "restate" or (job.route.back is not None and not self._refuses(job, stage))
-        if there_is:
-            self._refused.add((stage, job.route.target.place))
-        return there_is
 
 
 async def target_of(route: Route, key: str, source: State | None) -> State | None:

@@ -1,0 +1,116 @@
+"""How a mirror touches its targets, and what it has found out about them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from common.errors import LostDelivery, Never, NotSupported, SourceMoved, StoreAway, TargetMoved, TryAgain
+from common.store.mark import mark_for
+from common.store.port import State
+from worker.fidelity import described, marked
+from worker.job import Job, Stage
+
+WRITE_WITHIN = 60.0
+"""Seconds from the check that the delivery is ours to the end of the write."""
+
+WORK_WITHIN = 240.0
+"""The same where the store has to work: to join parts, to copy an object onto itself. With the 15 minutes for
+which a signed request can stay valid, this must stay below the 20 minutes after which a look comes."""
+
+
+class Writes:
+    """Every write on a target goes through `touching`. `promise` publishes the look that an eventual source
+    wants before each."""
+
+    def __init__(self, promise: Callable[[Job], Awaitable[None]]) -> None:
+        self._promise = promise
+        self._refused: set[tuple[Stage, str]] = set()
+        """What targets refuse that can be done otherwise: a copy onto itself, or a write on a condition."""
+        self._odd_etags: set[str] = set()
+        """Places of targets whose ETags are no MD5s of what was sent."""
+
+    def refuses(self, job: Job, what: Stage) -> bool:
+        """Whether the target of `job` is known to refuse `what`."""
+        return (what, job.route.target.place) in self._refused
+
+    def over(self, job: Job, stage: Stage, target: State | None) -> str | None:
+        """Return what a write may replace: see `Bucket.write`. Where people write on both sides, only what
+        was compared."""
+        if job.route.back is None or self.refuses(job, stage):
+            return None
+        over = target.etag if target else ""
+        if over == job.learned.over:
+            # Refused a moment ago, and it is there all the same: conditions mean something else there.
+            self._refused.add((stage, job.route.target.place))
+            return None
+        job.learned.over = over
+        return over
+
+    def description(self, job: Job, source: State, md5: str) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the headers and the metadata, our mark among them, with which `source` is written. `md5` is
+        that of the bytes, "" where it is not known."""
+        rules = job.route.rules
+        headers, metadata = described(source, job.route.placement)
+        if job.route.target.place in self._odd_etags:
+            md5 = ""
+        return headers, marked(metadata, mark_for(source, rules.origin, md5=md5, written=rules.age(source)))
+
+    def compare(self, job: Job, etag: str, md5: str) -> None:
+        """Take note of the ETag that the target answered for bytes with this MD5."""
+        if etag != md5:
+            self._odd_etags.add(job.route.target.place)
+
+    async def tag(self, job: Job, source: State) -> None:
+        """Give the target's object its tags once more: Ceph takes none that come with a copy onto itself, or
+        with the beginning of an upload. Until they are there the task is in doubt, and puts them again."""
+        if not source.tags:
+            return
+        doubt, job.learned.doubt = job.learned.doubt, True
+        async with self._in_time(WRITE_WITHIN):
+            await job.route.target.tag(job.target_key, source.tags)
+        job.learned.doubt = doubt
+
+    @asynccontextmanager
+    async def touching(self, job: Job, stage: Stage) -> AsyncIterator[None]:
+        """The block that touches the target: only while the delivery is ours, and not for long. Raises
+        `TargetMoved` when it is to be done over, for it was not done and there is another way."""
+        learned = job.learned
+        learned.stage = stage
+        if job.route.eventual:
+            await self._promise(job)
+        if not job.held():
+            raise LostDelivery("the delivery went to another worker before the write")
+        wrote, doubt = learned.wrote, learned.doubt
+        # Whatever ends this, a cancelled task too: unless the end is known, it is not known.
+        learned.wrote = learned.doubt = True
+        try:
+            async with self._in_time(WORK_WITHIN if stage in {"parts", "restate"} else WRITE_WITHIN):
+                yield
+        except (TryAgain, Never) as error:
+            if isinstance(error, TryAgain) and error.unsure:
+                raise
+            learned.wrote, learned.doubt = wrote, doubt
+            if self._can_be_otherwise(job, stage, error):
+                raise TargetMoved(str(error)) from error
+            raise
+        learned.doubt, learned.over = doubt, None
+
+    @staticmethod
+    @asynccontextmanager
+    async def _in_time(seconds: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError as error:
+            said = f"the target has not finished the write within {seconds:.0f} s"
+            raise StoreAway(said, unsure=True) from error
+
+    def _can_be_otherwise(self, job: Job, stage: Stage, error: TryAgain | Never) -> bool:
+        """Whether to start over after a write that was refused: for what it was to replace is another by now,
+        or the target does not know such a request, and there is another way."""
+        if not isinstance(error, NotSupported):
+            return isinstance(error, SourceMoved)
+        there_is = stage == "restate" or (job.route.back is not None and not self.refuses(job, stage))
+        if there_is:
+            self._refused.add((stage, job.route.target.place))
+        return there_is
