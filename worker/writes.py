@@ -2,9 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
-from common.errors import LostDelivery, Never, NotSupported, SourceMoved, StoreAway, TargetMoved, TryAgain
+from common.errors import (
+    LostDelivery,
+    Never,
+    NotSupported,
+    RouteDown,
+    SourceMoved,
+    StoreAway,
+    TargetMoved,
+    TryAgain,
+)
 from common.store.mark import mark_for
 from common.store.port import State
 from worker.fidelity import described, marked
@@ -61,13 +70,17 @@ class Writes:
             self._odd_etags.add(job.route.target.place)
 
     async def tag(self, job: Job, source: State) -> None:
-        """Give the target's object its tags once more: Ceph takes none that come with a copy onto itself, or
-        with the beginning of an upload. Until they are there the task is in doubt, and puts them again."""
+        """See that the target's object has its tags: Ceph takes none that come with a copy onto itself, or
+        with the beginning of an upload. Until they are there the task is in doubt, and looks again."""
         if not source.tags:
             return
         doubt, job.learned.doubt = job.learned.doubt, True
+        there: State | None = None
         async with self._in_time(WRITE_WITHIN):
-            await job.route.target.tag(job.target_key, source.tags)
+            with suppress(RouteDown):  # no right to read them
+                there = await job.route.target.head(job.target_key)
+            if there is None or there.tags != source.tags:
+                await job.route.target.tag(job.target_key, source.tags)
         job.learned.doubt = doubt
 
     @asynccontextmanager
