@@ -194,8 +194,8 @@ def log_attempt(attempted: Attempted) -> None:
 
 
 def _loudness(result: object, verdict: Retry) -> int:
-    """Waiting is no warning. And what waits for a paused route is not even written: the pause was, loudly
-    and once, and a million tasks behind it come by every half minute."""
+    """Waiting is no warning. And what is turned away while a route is paused is not even written: the pause
+    was, loudly and once, and a million tasks behind it come by every half minute."""
     if verdict.counts:
         return logging.WARNING
-    return logging.DEBUG if isinstance(result, RouteDown) else logging.INFO
+    return logging.DEBUG if isinstance(result, RouteDown) and not result.counts else logging.INFO

@@ -194,7 +194,7 @@ def _may_be_the_route(job: Job, error: Never) -> bool:
 
 
 def _turned_away(why: str, after: float) -> Blamed:
-    return Blamed(RouteDown(why), counts=False, after=after, trouble=None)
+    return Blamed(RouteDown(why, counts=False), counts=False, after=after, trouble=None)
 
 
 def _silence(job: Job, error: Exception) -> str:

@@ -100,7 +100,9 @@ async def test_while_every_write_is_refused_there_is_an_alarm_nothing_is_dead_an
         [alarm] = [line for line in worker.lines() if line["action"] == "paused"]
         assert alarm["level"].lower() == "error"
         await tell(site, *(f"other/{number}" for number in range(8)))
-        await until(lambda: sum(line["action"] == "retried" for line in worker.lines()) > 8, "all were tried")
+        await until(
+            lambda: sum(line["action"] == "retried" for line in worker.lines()) > 8, "all were tried", 90
+        )
         assert (await site.counts()).dead == 0
         gate.refuses = lambda method, path: False
 
