@@ -225,6 +225,7 @@ class Mirror:
         async with self._writes.touching(job, "parts"):
             over = self._writes.over(job, "parts", target)
             await job.route.target.complete_upload(job.target_key, upload.id, parts, over=over)
+        await self._parts.release(job, upload.identity)
         await self._writes.tag(job, source)
         return await self._look_back(job, source, Outcome(Action.COPIED, size=source.size))
 

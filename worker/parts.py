@@ -126,9 +126,13 @@ class PartsCopy:
 
     async def _claim(self, job: Job, source: State) -> None:
         """Be the one who copies this state: two hooks for one large object would read it twice."""
-        what = f"{job.route.id}/{job.task.key}/{source.identity}"
-        if not await self._marks.first(what, job.task.id, at=0.0, within=CLAIMED):
+        if not await self._marks.first(_claim_on(job, source.identity), job.task.id, at=1.0, within=CLAIMED):
             raise KeyBusy("another delivery copies this object", retry_after=CLAIMED_WAIT)
+
+    async def release(self, job: Job, identity: str) -> None:
+        """Let others copy the state with this identity: the copy is made, or given up. Whoever takes a mark
+        at another time than its holder has it, and so the next one takes it from nobody."""
+        await self._marks.first(_claim_on(job, identity), "nobody", at=0.0, within=CLAIMED)
 
     @staticmethod
     async def _sweep(job: Job) -> None:
@@ -170,6 +174,7 @@ class PartsCopy:
 
     async def abandon(self, job: Job, upload: Upload) -> None:
         """Abort the upload; if even that fails it is left to `hookmirror uploads clear`."""
+        await self.release(job, upload.identity)
         try:
             await job.route.target.abort_upload(job.target_key, upload.id)
         except TryAgain as error:
@@ -346,6 +351,10 @@ async def _metered(job: Job, reading: Reading) -> AsyncIterator[bytes]:
     async for chunk in reading.chunks():
         await job.route.meter.take(len(chunk))
         yield chunk
+
+
+def _claim_on(job: Job, identity: str) -> str:
+    return f"{job.route.id}/{job.task.key}/{identity}"
 
 
 def _span(number: int, part: int, size: int) -> tuple[int, int]:

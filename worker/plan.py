@@ -166,7 +166,7 @@ def plan(
         return Skip(Why.OWN_COPY) if rules.two_ways and _came_from(source, rules.home) else Copy()
     if in_step(source, target, rules):
         return Skip(Why.IN_STEP)
-    mark = mark_on(target)
+    mark = _mark_there(target, rules)
     if mark is not None and mark.origin is not None and not rules.owns(mark):
         return Foreign(mark.origin)
     if _later_there(source, target, mark, rules):
@@ -197,7 +197,7 @@ def _without_source(target: State | None, rules: Rules, claim: Claim | None, tol
         return Skip(Why.ABSENT)
     if rules.deletes == "keep":
         return Skip(Why.KEPT)
-    mark = mark_on(target)
+    mark = _mark_there(target, rules)
     foreign = mark is not None and not rules.owns(mark)
     if rules.deletes == "owned" and (mark is None or foreign):
         return Skip(Why.NOT_OWNED)
@@ -206,6 +206,13 @@ def _without_source(target: State | None, rules: Rules, claim: Claim | None, tol
     if rules.two_ways and mark is None:
         return _without_copy(target, claim, told, now)
     return Delete()
+
+
+def _mark_there(target: State, rules: Rules) -> Mark | None:
+    """The mark on the target's object. One of the very bucket that it lies in came back with a copy that
+    somebody made by hand: it is nobody else's."""
+    mark = mark_on(target)
+    return None if mark is not None and mark.origin == rules.home else mark
 
 
 def _without_copy(target: State, claim: Claim | None, told: float, now: float) -> Step:

@@ -494,6 +494,19 @@ async def test_two_hooks_for_one_large_object_on_two_workers_copy_it_once(
     assert await world.open_uploads() == 0
 
 
+async def test_a_large_copy_that_was_removed_is_made_again_at_once() -> None:
+    world = World()
+    await world.put(BODY)
+    await world.tell()
+    await world.work()
+    assert await world.in_step()
+    await world.target.delete("k")
+    await world.tell()  # a task of its own, to which nobody's claim is in the way
+    await world.work()
+    assert await world.in_step()
+    assert (await world.queue.counts()).waiting == 0
+
+
 async def test_whoever_copies_an_object_goes_on_with_it_after_its_worker_died() -> None:
     world = World()
     await world.put(BODY)

@@ -123,6 +123,7 @@ COMPARED: dict[str, tuple[State, State | None, Step]] = {
     ),
     "another's copy": (SOURCE, FOREIGN, Foreign(ELSEWHERE)),
     "another's copy of the same": (SOURCE, copy_of(SOURCE, ELSEWHERE), IN_STEP),
+    "its own object, brought back by hand with the mark of a copy": (SOURCE, copy_of(NEWER, THERE), Copy()),
     "another's copy of the same, described otherwise": (
         RESTATED,
         copy_of(SOURCE, ELSEWHERE),
