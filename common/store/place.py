@@ -48,9 +48,9 @@ def _host(parts: SplitResult) -> str:
     except ValueError:
         return host
     address = getattr(address, "ipv4_mapped", None) or address
-    if address.version == 4:
-        return str(address)
-    return "127.0.0.1" if address.is_loopback else f"[{address}]"
+    if address.is_unspecified or (address.version == 6 and address.is_loopback):
+        return "127.0.0.1"
+    return str(address) if address.version == 4 else f"[{address}]"
 
 
 def _partition(host: str) -> str:
