@@ -60,6 +60,7 @@ class S3Bucket(MultipartVerbs):
     def __init__(self, name: str, account: Account, client: Client, pace: Pace, ask: Tags = "auto") -> None:
         super().__init__(name, account, client, pace)
         self._ask_tags = ask
+        self._answers = False  # as a bucket, and not as a key in one
         self._head_counts: bool | None = None  # whether a HEAD tells of tags as a GET does; None: not known
 
     async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
@@ -185,7 +186,16 @@ class S3Bucket(MultipartVerbs):
                 raise self._failure(answer)
         finally:
             response.release()
+        await self._prove()
         yield None
+
+    async def _prove(self) -> None:
+        """Before the first absence is believed, have the bucket answer as one. With an endpoint that names
+        the bucket as well, each request is about a key below its name, and every object seems to be
+        absent."""
+        if not self._answers:
+            await self.check()
+            self._answers = True
 
     async def write(
         self,
@@ -266,7 +276,9 @@ class S3Bucket(MultipartVerbs):
         response = await self._open("GET", "", query="list-type=2&max-keys=1", at_once=True)
         answer = await self._whole(response)
         if answer.status == 404:
-            raise RouteDown(f"{error_code(answer.body) or 'NoSuchBucket'}: {self.name}")
+            code = error_code(answer.body) or "NoSuchBucket"
+            hint = " to a question about the bucket: the endpoint must not name the bucket"
+            raise RouteDown(f"{code}: {self.name}{hint if code == 'NoSuchKey' else ''}")
         if answer.status != 200 or error_code(answer.body):
             raise self._failure(answer)
         if b"<ListBucketResult" not in answer.body:

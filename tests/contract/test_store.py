@@ -269,6 +269,27 @@ async def test_a_copy_onto_itself_gives_other_headers_metadata_and_tags_and_keep
     assert await body_of(bucket, "key") == b"body"
 
 
+@pytest.mark.parametrize("url", ["moto_url", "weed_url"])
+async def test_an_endpoint_that_names_the_bucket_proves_no_absence(
+    url: str, request: pytest.FixtureRequest
+) -> None:
+    """Each of its requests is about a key below the bucket's name: every object would seem to be gone."""
+    endpoint, name = request.getfixturevalue(url), f"b{uuid4().hex[:12]}"
+    for address in (endpoint, f"{endpoint}/{name}"):
+        store = await S3Store.open("test", settings_for(address))
+        bucket = store.bucket(name)
+        try:
+            if address == endpoint:
+                await bucket.create()
+                await bucket.write("key", b"body", headers={}, metadata={})
+                assert await bucket.head("another") is None
+                continue
+            with pytest.raises(RouteDown, match="must not name the bucket"):
+                await bucket.head("key")
+        finally:
+            await store.close()
+
+
 async def test_tags_replace_those_there_were_and_change_nothing_else(bucket: Bucket) -> None:
     await bucket.write("key", b"body", headers={"x-amz-tagging": "old=1"}, metadata={"n": "1"})
     before = await bucket.head("key", tags=False)

@@ -430,6 +430,7 @@ async def test_a_read_that_moved_costs_no_attempt_and_a_412_for_ever_does(
     server: Choosy, bucket: S3Bucket
 ) -> None:
     gone = error(412, "PreconditionFailed")
+    bucket._answers = True  # as a bucket, when it was asked before
     server.choices = {"GET": gone, "HEAD": Answer(200, BODY, (("ETag", '"new"'), ("Last-Modified", "Mon")))}
     moved = await failure(read_range(bucket))
     assert type(moved) is SourceMoved

@@ -291,9 +291,20 @@ async def test_the_etag_of_an_object_encrypted_by_the_store_itself_is_its_md5(
 
 async def test_only_a_definite_no_such_key_is_absence(server: Server, bucket: S3Bucket) -> None:
     server.answers = [error(404, "NoSuchKey")]
+    bucket._answers = True  # as a bucket, when it was asked before
     assert await read(bucket) is None
     assert await head(bucket) is None
     await delete(bucket)
+
+
+async def test_an_absence_is_believed_only_of_what_answers_as_a_bucket(
+    server: Server, bucket: S3Bucket
+) -> None:
+    server.answers = [error(404, "NoSuchKey")]
+    for ask in (read, head):
+        refused = await failure(ask(bucket))
+        assert type(refused) is RouteDown
+        assert "the endpoint must not name the bucket" in str(refused)
 
 
 NO_PROOF = [
