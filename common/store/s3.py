@@ -72,6 +72,7 @@ class S3Bucket(MultipartVerbs):
         if answer.status != 404:
             raise await self._explained(key, answer)
         if not proof:
+            await self._prove()  # nor is a target to be filled below its own name
             return None
         async with self.read(key) as reading:
             return reading.state if reading else None
