@@ -45,6 +45,7 @@ class Action(StrEnum):
     REPLAYED = "replayed"
     DROPPED = "dropped"
     FAILED = "failed"
+    STORE = "store"
     LIBRARY = "library"
 
 

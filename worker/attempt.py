@@ -98,12 +98,8 @@ class Attempt:
         except Exception as error:  # noqa: BLE001 - every error has a verdict; the unknown is a Retry
             result = error
         verdict = judge(result, delivery.attempt, attempts=self._attempts, rng=self._rng)
-        if task and not task.claim and learned.promises and isinstance(result, Exception):
-            verdict = leave_to_promise(verdict, task.tries)
-        if task and not isinstance(verdict, Done):
-            rest = carried(result.task if isinstance(result, Continue) else task, learned, result)
-            if isinstance(verdict, Retry) or rest != task:
-                verdict = replace(verdict, body=rest.encode())
+        if task:
+            verdict = self._with_rest(verdict, task, learned, result)
         ended = result.error if isinstance(result, Blamed) else result
         try:
             await self._settle(delivery, verdict)
@@ -111,6 +107,21 @@ class Attempt:
             self._observe(delivery, task, error, None, start)
         else:
             self._observe(delivery, task, ended, verdict, start)
+
+    def _with_rest(
+        self, verdict: Verdict, task: Task, learned: Learned, result: Outcome | Continue | Exception
+    ) -> Verdict:
+        """Return `verdict` with the task as the next attempt has to find it."""
+        if learned.promises and not task.claim and isinstance(result, Exception):
+            route = self._routes[task.route]
+            if route.eventual:  # elsewhere a promise is another route's look
+                verdict = leave_to_promise(verdict, task.tries)
+        if isinstance(verdict, Done):
+            return verdict
+        rest = carried(result.task if isinstance(result, Continue) else task, learned, result)
+        if isinstance(verdict, Bury):
+            rest = rest.model_copy(update={"trouble": None})  # sent back, it begins anew
+        return replace(verdict, body=rest.encode()) if rest != task or verdict.body else verdict
 
     def _job(self, task: Task, delivery: Delivery, learned: Learned) -> Job:
         """Return what is to be done, or raise what forbids it."""

@@ -104,7 +104,7 @@ class Blame:
         line = self._line(job)
         if line.pause.why:
             raise _turned_away(f"the route is paused: {line.pause.why}", RouteDown.patience)
-        trouble = _trouble(job)
+        trouble = job.task.trouble
         known = line.operations[trouble.stage if trouble else job.learned.stage]
         began = self._clock()
         if wait := known.wait(trouble, began):
@@ -152,7 +152,7 @@ class Blame:
         return self._weigh(line.operations[job.learned.stage], job, error, began)
 
     def _weigh(self, operation: Operation, job: Job, error: Exception, began: float) -> Blamed:
-        now, before, key = self._clock(), _trouble(job), job.task.key
+        now, before, key = self._clock(), job.task.trouble, job.task.key
         spared = before.spared + 1 if before else 1
         since = before.since if before and before.spared else now
         trouble = Trouble(at=now, since=since, spared=spared, stage=job.learned.stage)
@@ -180,12 +180,6 @@ class Blame:
 
 def _doubts(line: _Line) -> list[str]:
     return [operation.doubt for operation in line.operations.values()]
-
-
-def _trouble(job: Job) -> Trouble | None:
-    """What the task went through. A dead letter that was sent back begins anew."""
-    trouble = job.task.trouble
-    return None if trouble is None or (job.attempt == 1 and not trouble.spared) else trouble
 
 
 def _may_be_the_route(job: Job, error: Never) -> bool:

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Mapping
-from email.header import Header
+from email.errors import HeaderParseError
+from email.header import Header, decode_header, make_header
 
 from common.store.mark import Mark
 from common.store.port import MARK, State
@@ -36,6 +37,22 @@ def marked(metadata: Mapping[str, str], mark: Mark) -> dict[str, str]:
     with_it = {**metadata, MARK: str(mark)}
     fits = _weight(with_it) <= MAX_METADATA or _weight(metadata) > MAX_METADATA
     return with_it if fits else dict(metadata)
+
+
+def plain(values: Mapping[str, str]) -> dict[str, str]:
+    """Return headers or metadata in the one form in which they are compared: a store may decode or encode
+    anew what is not ASCII, trim blanks, and leave out what is empty. Without our mark."""
+    known = {name: _decoded(value).strip() for name, value in values.items() if name != MARK}
+    return {name: value for name, value in known.items() if value}
+
+
+def _decoded(value: str) -> str:
+    if "=?" not in value:
+        return value
+    try:
+        return str(make_header(decode_header(value)))
+    except (HeaderParseError, LookupError, ValueError):
+        return value
 
 
 def _without_chunked(encoding: str) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 from common.queue.port import Lane
 from common.store.mark import origin_of
 from common.store.pace import Meter
-from common.store.port import Bucket
+from common.store.port import Bucket, State
 from common.task import Task
 from worker.fidelity import described
 from worker.plan import Deletes, Rules
@@ -71,7 +71,7 @@ class Route:
         return tuple(bucket for bucket in (self.origin, self.destination) if bucket is not None)
 
 
-Stage = Literal["read", "copy", "parts", "restate", "delete", "act"]
+Stage = Literal["read", "copy", "parts", "restate", "tag", "delete", "act"]
 """How far an attempt has come: the operation that it failed in, if it fails."""
 
 
@@ -81,15 +81,17 @@ class Learned:
 
     `doubt`: a write of the task has an end that nobody knows, or may have been made by somebody who died.
     `wrote`: the target was written to, or may have been; from then on the source's state decides alone,
-    whatever the event said. `anew`: the copy in parts is to begin anew. `over`: what the last write was to
-    replace. `moved`: the source's bytes or date changed meanwhile. `stage` is the operation that it came to,
-    `promises` are the looks published so far."""
+    whatever the event said. `anew`: the copy in parts is to begin anew. `over`: what the last write on
+    a condition was to replace. `claimed`: the identity of the large state on which it has a claim. `moved`:
+    the source's bytes or date changed meanwhile. `stage` is the operation that it came to, `promises` are
+    the looks published so far."""
 
     doubt: bool = False
     wrote: bool = False
     moved: bool = False
     anew: bool = False
-    over: str | None = None
+    over: State | None = None
+    claimed: str | None = None
     stage: Stage = "read"
     promises: list[Task] = field(default_factory=list)
 
@@ -115,7 +117,7 @@ class Job:
         return self.route.target_prefix + self.task.key
 
     @property
-    def expects_nothing_to_do(self) -> bool:
+    def heads_first(self) -> bool:
         """Whether the source is asked for the object's state only: it is a look, another attempt, a delivery
         that came back, or of an object said to be large. Where there was no such key a read proves it in one
         request."""

@@ -13,14 +13,16 @@ from typing import Protocol
 
 from common.errors import (
     Foreign,
+    Never,
     NeverInStep,
     RouteDown,
     SourceMoved,
     TargetMoved,
     Throttled,
+    TryAgain,
 )
 from common.queue.port import Marks, Publisher
-from common.store.mark import mark_on, proven_md5
+from common.store.mark import IS_MD5, PARTS, body_of, mark_on, proven_md5
 from common.store.port import Reading, State
 from common.task import Task
 from common.telemetry import Action
@@ -75,6 +77,10 @@ class Mirror:
             except TargetMoved as error:
                 failure = error
                 continue
+            except (TryAgain, Never) as error:
+                if job.learned.claimed and (job.last or isinstance(error, Never)):
+                    await self._parts.release(job, job.learned.claimed)  # nobody goes on with it
+                raise
             if end is not None:
                 return await self._end(job, end)
             failure = SourceMoved(
@@ -91,7 +97,7 @@ class Mirror:
         """Look and act once. None when the source has moved meanwhile: then it is to be done again."""
         source, key, now = job.route.source, job.task.key, self._clock()
         job.learned.stage = "read"
-        if not job.expects_nothing_to_do and source.place not in self._two_faced:
+        if not job.heads_first and source.place not in self._two_faced:
             async with source.read(key) as reading:
                 state = reading.state if reading else None
                 if state is None or state.size <= SMALL:
@@ -115,11 +121,16 @@ class Mirror:
             return Outcome(Action.SKIPPED, Why.OVERTAKEN)
         target = await target_of(job.route, job.task.key, source)
         step = decide.plan(source, target, job.route.rules, claim=claim, told=task.received, now=now)
-        if source is not None and job.learned.doubt and step == Skip(Why.IN_STEP) and job.held():
-            await self._writes.tag(job, source)  # whoever died may have died before
+        asked = job.learned.doubt or claim is None
+        if source and asked and step == Skip(Why.IN_STEP) and await self._tagged(job, source, target):
+            return await self._look_back(job, source, Outcome(Action.COPIED, "its tags alone"))
         if eventual and isinstance(step, Skip) and doubtful(source, claim, task.etag, task.size):
             await self._promise_look(job, seen=sight(source))
         return await self._take(job, step, source, target, reading)
+
+    async def _tagged(self, job: Job, source: State, target: State | None) -> bool:
+        """Give a copy of ours the tags that it lacks: whoever wrote it may have died before."""
+        return decide.is_ours(source, target, job.route.rules) and await self._writes.tag(job, source)
 
     async def _take(
         self, job: Job, step: Step, source: State | None, target: State | None, reading: Reading | None
@@ -193,17 +204,18 @@ class Mirror:
                 raise Throttled(f"{job.route.id}: no turn to copy within {READ_WITHIN:.0f} s", counts=False)
             body = await fetch(reading)
             md5 = proven_md5(source) or hashlib.md5(body, usedforsecurity=False).hexdigest()
-            headers, metadata = self._writes.description(job, source, md5)
+            headers, metadata = self._writes.description(job, source, body_of(md5))
             over = self._writes.over(job, "copy", target)
             async with self._writes.touching(job, "copy"):
                 etag = await job.route.target.write(
                     job.target_key, body, headers=headers, metadata=metadata, over=over
                 )
-        self._writes.compare(job, etag, md5)
+        if await self._writes.voids(job, etag != md5):
+            return None
         return await self._look_back(job, source, Outcome(Action.COPIED, size=source.size))
 
     async def _restate(self, job: Job, source: State, target: State) -> Outcome | None:
-        headers, metadata = self._writes.description(job, source, proven_md5(target))
+        headers, metadata = self._writes.description(job, source, body_of(proven_md5(target)))
         async with self._writes.touching(job, "restate"):
             await job.route.target.restate(
                 job.target_key, etag=target.etag, headers=headers, metadata=metadata
@@ -215,7 +227,7 @@ class Mirror:
     async def _copy_parts(self, job: Job, source: State, target: State | None) -> Outcome | Continue | None:
         upload, job.learned.stage = job.task.upload, "parts"
         if upload is None:
-            return await self._parts.begin(job, source, self._writes.description(job, source, ""))
+            return await self._parts.begin(job, source, self._writes.description(job, source, PARTS))
         parts = await self._parts.carry_on(job, source, upload)
         if isinstance(parts, Continue):
             return parts
@@ -224,8 +236,10 @@ class Mirror:
             return Continue(job.task.model_copy(update={"upload": None}), "no longer what is to be copied")
         async with self._writes.touching(job, "parts"):
             over = self._writes.over(job, "parts", target)
-            await job.route.target.complete_upload(job.target_key, upload.id, parts, over=over)
+            etag = await job.route.target.complete_upload(job.target_key, upload.id, parts, over=over)
         await self._parts.release(job, upload.identity)
+        if await self._writes.voids(job, IS_MD5.fullmatch(etag) is not None):
+            return None
         await self._writes.tag(job, source)
         return await self._look_back(job, source, Outcome(Action.COPIED, size=source.size))
 

@@ -36,9 +36,9 @@ PASSING_AT_ONCE = 1024 * MIB
 """Bytes of the parts of one route that pass through at once: fewer and larger parts end no later, and all at
 once none would end in its time."""
 
-CONTINUE_AFTER = 240.0
+CONTINUE_AFTER = 100.0
 """Seconds after which no further part is begun: the task goes back to the queue and on from there. A part
-takes READ_WITHIN at most, so that no delivery is held for ten minutes."""
+takes READ_WITHIN at most, to join them WORK_WITHIN, so that no delivery is held for ten minutes."""
 
 CLAIMED = 1.0
 """The `within` of the mark on a large object that is being copied: it lives for an hour after it was asked
@@ -109,7 +109,7 @@ class PartsCopy:
         hand it to the queue: only then can nobody lose its id. Raises `KeyBusy` while another delivery copies
         the object."""
         await self._claim(job, source)
-        if job.learned.doubt:
+        if job.learned.doubt and job.route.back is None:  # else it may be somebody's own upload
             await self._sweep(job)
         theirs = None
         if _OF_PARTS.fullmatch(source.etag):
@@ -128,10 +128,12 @@ class PartsCopy:
         """Be the one who copies this state: two hooks for one large object would read it twice."""
         if not await self._marks.first(_claim_on(job, source.identity), job.task.id, at=1.0, within=CLAIMED):
             raise KeyBusy("another delivery copies this object", retry_after=CLAIMED_WAIT)
+        job.learned.claimed = source.identity
 
     async def release(self, job: Job, identity: str) -> None:
         """Let others copy the state with this identity: the copy is made, or given up. Whoever takes a mark
         at another time than its holder has it, and so the next one takes it from nobody."""
+        job.learned.claimed = None
         await self._marks.first(_claim_on(job, identity), "nobody", at=0.0, within=CLAIMED)
 
     @staticmethod

@@ -6,8 +6,9 @@ from enum import StrEnum
 from typing import Literal
 
 from common.store.mark import Mark, content_of, identity_of, mark_on, proven_md5, written_at
-from common.store.port import CONTENT_HEADERS, MARK, MAX_RESTATED, State
+from common.store.port import CONTENT_HEADERS, MAX_RESTATED, State
 from common.task import Claim
+from worker.fidelity import plain
 
 Deletes = Literal["mirror", "owned", "keep"]
 
@@ -169,27 +170,39 @@ def plan(
     mark = _mark_there(target, rules)
     if mark is not None and mark.origin is not None and not rules.owns(mark):
         return Foreign(mark.origin)
-    if _later_there(source, target, mark, rules):
+    if not _is_copy(source, mark) and _later_there(source, target, mark, rules):
         return Skip(Why.LATER_THERE)
     return Restate() if _same_bytes(source, target, mark) and target.size <= MAX_RESTATED else Copy()
 
 
 def in_step(source: State, target: State, rules: Rules) -> bool:
-    """Whether the target's object is the source's: by its mark; or the source's is a copy of the target's, by
-    the mark there; or, without a mark, bytes, headers and metadata agree."""
+    """Whether the target's object is the source's: by its mark, and described so still; or the source's is a
+    copy of the target's, by the mark there; or, without a mark, bytes, headers, metadata and tags agree."""
     if source.size != target.size:
         return False
     mark = mark_on(target)
-    if mark is not None and rules.owns(mark) and mark.identity == identity_of(source):
-        return mark.origin is not None or not _contradict(source, target)
+    if mark is not None and rules.owns(mark) and _is_copy(source, mark):
+        return _alike(source, target, rules) if mark.origin else not _contradict(source, target)
     theirs = mark_on(source)
     if theirs is not None and theirs.origin in {None, rules.home} and theirs.identity == identity_of(target):
         return True
     return (
         (mark is None or not rules.owns(mark))
         and _same_etag(source, target)
+        and source.tags == target.tags
         and _alike(source, target, rules)
     )
+
+
+def is_ours(source: State, target: State | None, rules: Rules) -> bool:
+    """Whether the target's object was written by this route from this state of the source."""
+    mark = mark_on(target) if target else None
+    return mark is not None and rules.owns(mark) and _is_copy(source, mark)
+
+
+def _is_copy(source: State, mark: Mark | None) -> bool:
+    """Whether an object with this mark was written from this state of the source."""
+    return mark is not None and mark.identity == identity_of(source)
 
 
 def _without_source(target: State | None, rules: Rules, claim: Claim | None, told: float, now: float) -> Step:
@@ -269,13 +282,9 @@ def _contradict(source: State, target: State) -> bool:
 
 
 def _alike(source: State, target: State, rules: Rules) -> bool:
-    """Whether the target's object is described as a copy of the source's would be. A store gives an object
-    without a type one of its own."""
+    """Whether the target's object has the headers and metadata that a copy of the source's would have. A
+    store gives an object without a type one of its own."""
     headers, metadata = rules.described(source)
-    wanted = {name: value for name, value in headers.items() if name in CONTENT_HEADERS}
+    wanted = plain({name: value for name, value in headers.items() if name in CONTENT_HEADERS})
     told = {name: value for name, value in target.headers.items() if name in wanted or name != "content-type"}
-    return (wanted, dict(metadata), source.tags) == (told, _without_mark(target.metadata), target.tags)
-
-
-def _without_mark(metadata: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in metadata.items() if name != MARK}
+    return (wanted, plain(metadata)) == (plain(told), plain(target.metadata))

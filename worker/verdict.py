@@ -52,7 +52,7 @@ def judge(
     if isinstance(result, Outcome):
         return Done(result.action)
     if isinstance(result, Continue):
-        return Retry(result.after, result.why, counts=False, body=result.task.encode())
+        return Retry(min(result.after, MAX_DELAY), result.why, counts=False, body=result.task.encode())
     if isinstance(result, Blamed) and not result.counts:
         return Retry(min(result.after, MAX_DELAY), _why(result.error), counts=False)
     error = result.error if isinstance(result, Blamed) else result

@@ -1,6 +1,7 @@
 """How a mirror touches its targets, and what it has found out about them."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -14,8 +15,9 @@ from common.errors import (
     TargetMoved,
     TryAgain,
 )
-from common.store.mark import mark_for
+from common.store.mark import UNKNOWN, mark_for, mark_on
 from common.store.port import State
+from common.telemetry import Action, log
 from worker.fidelity import described, marked
 from worker.job import Job, Stage
 
@@ -47,41 +49,56 @@ class Writes:
         was compared."""
         if job.route.back is None or self.refuses(job, stage):
             return None
-        over = target.etag if target else ""
-        if over == job.learned.over:
+        if target is not None and target == job.learned.over:
             # Refused a moment ago, and it is there all the same: conditions mean something else there.
-            self._refused.add((stage, job.route.target.place))
+            self._refuse(job, stage)
             return None
-        job.learned.over = over
-        return over
+        job.learned.over = target
+        return target.etag if target else ""
 
-    def description(self, job: Job, source: State, md5: str) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the headers and the metadata, our mark among them, with which `source` is written. `md5` is
-        that of the bytes, "" where it is not known."""
+    def _refuse(self, job: Job, stage: Stage) -> None:
+        self._refused.add((stage, job.route.target.place))
+        what = "copy an object onto itself" if stage == "restate" else f"do a {stage} on a condition"
+        _note(job, f"{job.route.target.name}: this store does not {what}. It is done otherwise from now on")
+
+    def description(self, job: Job, source: State, body: bytes) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the headers and the metadata, our mark among them, with which `source` is written. `body`
+        tells of the bytes: see `common.store.mark`."""
         rules = job.route.rules
         headers, metadata = described(source, job.route.placement)
         if job.route.target.place in self._odd_etags:
-            md5 = ""
-        return headers, marked(metadata, mark_for(source, rules.origin, md5=md5, written=rules.age(source)))
+            body = UNKNOWN
+        mark = mark_for(source, rules.origin, key=job.target_key, body=body, written=rules.age(source))
+        return headers, marked(metadata, mark)
 
-    def compare(self, job: Job, etag: str, md5: str) -> None:
-        """Take note of the ETag that the target answered for bytes with this MD5."""
-        if etag != md5:
-            self._odd_etags.add(job.route.target.place)
+    async def voids(self, job: Job, odd: bool) -> bool:
+        """Take note that the target answered a write with an ETag that is `odd`, none that belongs to such
+        bytes. Return whether that voids the mark on what was written: then it is to be written once more."""
+        if not odd or job.route.target.place in self._odd_etags:
+            return False
+        self._odd_etags.add(job.route.target.place)
+        there = await job.route.target.head(job.target_key, proof=False, tags=False)
+        void = there is not None and mark_on(there) is None
+        if void:
+            _note(job, f"{job.route.target.name}: the ETags of this store are no MD5s of what was sent")
+        return void
 
-    async def tag(self, job: Job, source: State) -> None:
+    async def tag(self, job: Job, source: State) -> bool:
         """See that the target's object has its tags: Ceph takes none that come with a copy onto itself, or
-        with the beginning of an upload. Until they are there the task is in doubt, and looks again."""
+        with the beginning of an upload. Until they are there the task is in doubt, and looks again. Return
+        whether they were missing."""
         if not source.tags:
-            return
-        doubt, job.learned.doubt = job.learned.doubt, True
-        there: State | None = None
-        async with self._in_time(WRITE_WITHIN):
-            with suppress(RouteDown):  # no right to read them
-                there = await job.route.target.head(job.target_key)
-            if there is None or there.tags != source.tags:
-                await job.route.target.tag(job.target_key, source.tags)
-        job.learned.doubt = doubt
+            return False
+        target, learned, missing = job.route.target, job.learned, True
+        stage, doubt, learned.doubt = learned.stage, learned.doubt, True
+        with suppress(RouteDown):  # no right to read them
+            there = await target.head(job.target_key, proof=False)
+            missing = there is not None and there.tags != source.tags
+        if missing:
+            async with self.touching(job, "tag"):
+                await target.tag(job.target_key, source.tags)
+        learned.stage, learned.doubt = stage, doubt
+        return missing
 
     @asynccontextmanager
     async def touching(self, job: Job, stage: Stage) -> AsyncIterator[None]:
@@ -125,5 +142,10 @@ class Writes:
             return isinstance(error, SourceMoved)
         there_is = stage == "restate" or (job.route.back is not None and not self.refuses(job, stage))
         if there_is:
-            self._refused.add((stage, job.route.target.place))
+            self._refuse(job, stage)
         return there_is
+
+
+def _note(job: Job, what: str) -> None:
+    """Tell of a habit of a store that is found out once in a process."""
+    log(Action.STORE, what, level=logging.WARNING, route=job.route.id)

@@ -13,9 +13,9 @@ _COUNT = "x-amz-tagging-count"
 _SSE = "x-amz-server-side-encryption"
 
 
-def state_of(headers: Mapping[str, str], size: int | None = None) -> State:
-    """Return the state that an answer with these headers tells of; `size` is that of the object where they
-    don't say it. Raises `StoreAway` when they are no object's."""
+def state_of(key: str, headers: Mapping[str, str], size: int | None = None) -> State:
+    """Return the state of `key` that an answer with these headers tells of; `size` is that of the object
+    where they don't say it. Raises `StoreAway` when they are no object's."""
     version = headers.get("x-amz-version-id", "")
     return State(
         etag=etag_of(headers),
@@ -26,6 +26,7 @@ def state_of(headers: Mapping[str, str], size: int | None = None) -> State:
         metadata={n.removeprefix(_META): v for n, v in headers.items() if n.startswith(_META)},
         opaque=is_opaque(headers),
         keeps_versions="x-amz-version-id" in headers,  # "null" for what is older than the versions
+        key=key,
     )
 
 

@@ -67,11 +67,13 @@ class MemoryBucket:
     def _tick(self) -> str:
         return formatdate(next(self._contents.ticks), usegmt=True)
 
-    def _state(self, etag: str, size: int, headers: Mapping[str, str], metadata: Mapping[str, str]) -> State:
+    def _state(
+        self, key: str, etag: str, size: int, headers: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> State:
         """A new object as it is shown: where it is placed no read tells, and its tags are no header."""
         shown = {name: value for name, value in headers.items() if name in CONTENT_HEADERS}
         tags = headers.get("x-amz-tagging", "")
-        return State(etag, size, self._tick(), "", shown, dict(metadata), tags)
+        return State(etag, size, self._tick(), "", shown, dict(metadata), tags, key=key)
 
     async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
         """See the port."""
@@ -112,7 +114,7 @@ class MemoryBucket:
     ) -> str:
         """See the port."""
         self._check(key, over)
-        state = self._state(_md5(body), len(body), headers, metadata)
+        state = self._state(key, _md5(body), len(body), headers, metadata)
         self._objects[key] = MemoryReading(state, body)
         return state.etag
 
@@ -123,7 +125,7 @@ class MemoryBucket:
         found = self._objects.get(key)
         if found is None or found.state.etag != etag:
             raise SourceMoved(f"the object has no longer the ETag {etag}")
-        state = self._state(etag, found.state.size, headers, metadata)
+        state = self._state(key, etag, found.state.size, headers, metadata)
         self._objects[key] = MemoryReading(state, found.content)
 
     async def tag(self, key: str, tags: str) -> None:
@@ -166,7 +168,8 @@ class MemoryBucket:
         kept = self._open(upload)
         body = b"".join(kept.parts[number] for number in range(1, len(etags) + 1))
         etag = f"{_md5(b''.join(map(bytes.fromhex, etags)))}-{len(etags)}"
-        self._objects[key] = MemoryReading(self._state(etag, len(body), kept.headers, kept.metadata), body)
+        state = self._state(key, etag, len(body), kept.headers, kept.metadata)
+        self._objects[key] = MemoryReading(state, body)
         del self._contents.uploads[upload]
         return etag
 

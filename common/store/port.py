@@ -58,6 +58,8 @@ class State:
     """The store encrypts with a key of its own or of the user's: the ETag says nothing of the bytes."""
     keeps_versions: bool = False
     """The bucket keeps versions, or once did: what is removed may bring an older state back."""
+    key: str = field(default="", compare=False)
+    """Where it lies. A mark that was copied along with an object to another key is nothing there."""
 
     @property
     def identity(self) -> str:

@@ -88,7 +88,7 @@ class S3Bucket(MultipartVerbs):
     async def _state(self, key: str, method: str, headers: Mapping[str, str], *, tags: bool = True) -> State:
         """Return the state that an answer tells of, with its tags if there are any and they are wanted."""
         size = None if "content-length" in headers else await self._measured(key, etag_of(headers))
-        state = state_of(headers, size)
+        state = state_of(key, headers, size)
         if not tags or self._ask_tags == "never" or not await self._has_tags(key, method, headers):
             return state
         answer = await self._ask("GET", key, query="tagging=")
@@ -138,7 +138,7 @@ class S3Bucket(MultipartVerbs):
         try:
             if response.status != 206:
                 raise await self._not_read(key, etag, await self._whole(response))
-            state = state_of(response.headers, end - start)
+            state = state_of(key, response.headers, end - start)
             told = response.headers.get("content-range", "")
             if state.etag != etag or not told.startswith(f"bytes {start}-{end - 1}/"):
                 raise StoreAway(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from common.errors import HookmirrorError, RouteDown
+from common.store.port import State
 from worker.job import Route
 from worker.mirror import target_of
-from worker.plan import Copy, Restate, Skip, plan
+from worker.plan import Foreign, Settle, Skip, Step, Why, plan
 
 AT_ONCE = 16
 
@@ -70,13 +71,7 @@ class Comparison:
         except HookmirrorError as error:
             return self._failed(name, error)
         self._failures[name] = 0
-        step = plan(source, target, route.rules)
-        if isinstance(step, Skip):
-            return Finding(Standing.IN_STEP, step.why)
-        if isinstance(step, Copy | Restate):
-            absent = "the target has no such key" if target is None else "the target has another state"
-            return Finding(Standing.DIFFERS, absent)
-        return Finding(Standing.DIFFERS, "the source has no such key, the target still has")
+        return _found(source, target, plan(source, target, route.rules))
 
     def _failed(self, name: str, error: HookmirrorError) -> Finding:
         why = f"{type(error).__name__}: {error}"
@@ -84,6 +79,19 @@ class Comparison:
         if isinstance(error, RouteDown) or self._failures[name] >= PATIENCE:
             self._given_up.setdefault(name, f"not asked any more, after {why}")
         return Finding(Standing.CANNOT_TELL, why)
+
+
+def _found(source: State | None, target: State | None, step: Step) -> Finding:
+    if isinstance(step, Foreign):
+        return Finding(Standing.DIFFERS, "the target's object is a copy from another bucket")
+    if isinstance(step, Settle) or step == Skip(Why.LATER_THERE):
+        return Finding(Standing.DIFFERS, "the target's object is the later one: the route back brings it")
+    if isinstance(step, Skip) and step.why is not Why.OWN_COPY:
+        return Finding(Standing.IN_STEP, step.why)
+    if source is None:
+        return Finding(Standing.DIFFERS, "the source has no such key, the target still has")
+    absent = "the target has no such key" if target is None else "the target has another state"
+    return Finding(Standing.DIFFERS, absent)
 
 
 def by_key(letters: Iterable[tuple[str, Key]]) -> dict[Key, list[str]]:

@@ -397,8 +397,12 @@ async def test_a_copy_with_an_older_mark_stays_and_gets_the_new_one_when_it_is_w
     assert in_step(changed, copy, rules)
 
 
-FOREIGN = {MARK: str(mark_for(State("etag", 3), origin_of("elsewhere/photos")))}
-UNKNOWN = {MARK: str(mark_for(State("etag", 3), origin_of("who knows")))}
+def copied_from(place: str, key: str = "k") -> dict[str, str]:
+    """The metadata of a copy from another bucket."""
+    return {MARK: str(mark_for(State("etag", 3), origin_of(place), key=key))}
+
+
+FOREIGN, UNKNOWN = copied_from("elsewhere/photos"), copied_from("who knows")
 
 
 @pytest.mark.parametrize("claim", [CREATED, REMOVED, None])
@@ -420,8 +424,8 @@ async def test_a_copy_of_another_source_is_a_dead_letter_that_names_the_owner(
 async def test_what_a_route_takes_over_is_its_own() -> None:
     world = World(takes_over=("elsewhere/photos",))
     await world.put("k", b"ours")
-    await world.put_there("k", b"theirs", **FOREIGN)
-    await world.put_there("gone", b"theirs", **FOREIGN)
+    for key in ("k", "gone"):
+        await world.put_there(key, b"theirs", **copied_from("elsewhere/photos", key))
     for key in ("k", "gone"):
         await world.tell(key, None)
     await world.work()

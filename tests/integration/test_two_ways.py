@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import NotSupported
 from common.queue.port import Done, Lane, Retry
-from common.store.mark import mark_for, origin_of
+from common.store.mark import body_of, mark_for, origin_of
 from common.store.memory import MemoryReading
 from common.store.port import MARK
 from common.task import Claim
@@ -84,6 +84,21 @@ async def test_a_copy_is_overwritten_where_it_is_and_the_other_side_follows(both
     assert await both.contents(both.source) == {"k": b"3"}
 
 
+@pytest.mark.parametrize("name", ["source", "target"])
+async def test_what_is_copied_or_renamed_within_one_side_comes_to_the_other(both: Both, name: str) -> None:
+    """Their own tool takes the metadata along, and our mark with it."""
+    side = both.source if name == "source" else both.target
+    await both.write(both.source, "k", b"body")
+    assert await both.equal()
+    there = await both.on(side, "k")
+    await side.write("copied/k", b"body", headers={}, metadata=there.metadata)
+    await side.write("renamed/k", b"body", headers={}, metadata=there.metadata)
+    await side.delete("k")
+    both.clock.now += 2 * SETTLED
+    assert await both.equal()
+    assert await both.contents(both.source) == {"copied/k": b"body", "renamed/k": b"body"}
+
+
 @pytest.mark.parametrize("first", ["source", "target"])
 async def test_of_two_writes_at_once_the_later_is_kept(both: Both, first: str) -> None:
     sides = [both.source, both.target] if first == "source" else [both.target, both.source]
@@ -100,7 +115,7 @@ async def test_two_copies_that_cross_end_equal(both: Both) -> None:
     here, there = both.source.bucket._objects["k"], both.target.bucket._objects["k"]
     for side, crossed in ((both.target, here), (both.source, there)):
         origin = origin_of((both.source if side is both.target else both.target).place)
-        mark = mark_for(crossed.state, origin, md5=crossed.state.etag)
+        mark = mark_for(crossed.state, origin, key="k", body=body_of(crossed.state.etag))
         await side.bucket.write("k", crossed.content, headers={}, metadata={MARK: str(mark)})
     assert await both.contents(both.source) == {"k": b"later"}
     assert await both.contents(both.target) == {"k": b"older"}

@@ -368,5 +368,6 @@ class World:
     def again(self, verdict: Verdict | None) -> Task:
         """The task that comes back after `verdict`, which must be a retry."""
         assert isinstance(verdict, Retry), verdict
-        assert verdict.body is not None
-        return Task.decode(verdict.body)
+        task = self.seen[-1].task
+        assert task is not None
+        return Task.decode(verdict.body) if verdict.body is not None else task
