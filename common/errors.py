@@ -140,6 +140,10 @@ class NotSupported(StoreAway):
     """The store does not know this kind of request, or refuses it whatever it is about."""
 
 
+class NotForThis(NotSupported):
+    """The store refuses this kind of request for this object; for others it may take it."""
+
+
 class ActionFailed(TryAgain):
     """The program, or whoever takes forwarded events, has not done it this time."""
 

@@ -157,7 +157,7 @@ class Acting:
                 said = "has no such key" if state is None else "has the key"
                 return Continue(again, f"{task.claim}, said the event; the source {said}", self._look_after)
         if state is None:
-            self._brake.admit(job.route.id, approved=task.approved)
+            self._brake.admit(job.route.id, job.task.key, approved=task.approved)
         if not job.held():
             raise LostDelivery("the delivery went to another worker before the action")
         job.learned.stage = "act"

@@ -96,7 +96,8 @@ class Blame:
 
     def paused(self) -> dict[str, str]:
         """Return the routes that are paused or in doubt now, and why."""
-        whys = {route: [line.pause.why, *_doubts(line)] for route, line in self._lines.items()}
+        now = self._clock()
+        whys = {route: [line.pause.why, *_doubts(line, now)] for route, line in self._lines.items()}
         return {route: next(filter(None, why)) for route, why in whys.items() if any(why)}
 
     async def __call__(self, job: Job) -> Outcome | Continue:
@@ -178,7 +179,9 @@ class Blame:
         return Blamed(error, counts=undecided, after=wait, trouble=trouble)
 
 
-def _doubts(line: _Line) -> list[str]:
+def _doubts(line: _Line, now: float) -> list[str]:
+    for operation in line.operations.values():
+        operation.lapse(now)
     return [operation.doubt for operation in line.operations.values()]
 
 

@@ -1,7 +1,6 @@
 """The brake: too many deletes at once are held for a person; a bucket may have been emptied by mistake."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 
 from common.errors import BrakeOn
@@ -16,10 +15,11 @@ class Brake:
     ) -> None:
         self._limits = limits
         self._clock = clock
-        self._wanted: dict[str, deque[float]] = {}
+        self._wanted: dict[str, dict[str, float]] = {}
 
-    def admit(self, route: str, *, approved: bool) -> None:
-        """Let one delete of `route` pass, or raise `BrakeOn`. An approved one passes uncounted.
+    def admit(self, route: str, key: str, *, approved: bool) -> None:
+        """Let a delete of `key` pass, or raise `BrakeOn`. An approved one passes uncounted, and one that is
+        tried again counts once.
 
         Held deletes count too: the brake stays on for as long as the flood lasts, and a window longer.
         """
@@ -27,8 +27,11 @@ class Brake:
         if approved or limit is None:
             return
         now = self._clock()
-        wanted = self._wanted.setdefault(route, deque(maxlen=limit.deletes + 1))
-        wanted.append(now)
+        wanted = self._wanted.setdefault(route, {})
+        wanted.pop(key, None)
+        wanted[key] = now
+        if len(wanted) > limit.deletes + 1:
+            del wanted[next(iter(wanted))]
         if self._too_many(wanted, limit, now):
             raise BrakeOn(
                 f"brake: more than {limit.deletes} deletes within {limit.window:.0f} s. If they are meant:  "
@@ -41,5 +44,5 @@ class Brake:
         return bool(limit and wanted and self._too_many(wanted, limit, self._clock()))
 
     @staticmethod
-    def _too_many(wanted: deque[float], limit: BrakeSettings, now: float) -> bool:
-        return len(wanted) > limit.deletes and now - wanted[0] < limit.window
+    def _too_many(wanted: dict[str, float], limit: BrakeSettings, now: float) -> bool:
+        return len(wanted) > limit.deletes and now - next(iter(wanted.values())) < limit.window

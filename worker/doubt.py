@@ -30,6 +30,9 @@ PROBE = 30.0
 LONGEST_REST = 600.0
 """Seconds at most between two trials of an object: each may read all of its bytes, and reading costs."""
 
+FORGOTTEN = 2 * LONGEST_REST
+"""Seconds without a failure after which a doubt is over: what failed is dead or gone."""
+
 TRIALS = 4
 """So many objects that failed before may be tried at once while the operation is in doubt."""
 
@@ -62,6 +65,8 @@ class Operation:
     """The same of the last other key."""
     _failing: set[str] = field(default_factory=set)
     """Keys that failed since; no more of them than it takes."""
+    _failed: float = float("-inf")
+    """When one failed last."""
     _trials: int = 0
     _tried: float = float("-inf")
     _round: float = float("-inf")
@@ -85,6 +90,8 @@ class Operation:
 
     def failed(self, key: str, trouble: Trouble, why: str, now: float) -> bool:
         """Take note that `key` failed, with `trouble` from now on. Return whether a doubt has begun."""
+        self.lapse(now)
+        self._failed = now
         if len(self._failing) < STREAK:
             self._failing.add(key)
         silent = now - trouble.since >= SILENT_FOR and self._last[1] < trouble.since
@@ -93,6 +100,12 @@ class Operation:
         self.doubt, self.doubted = why, now
         self._round = self._crowded = float("-inf")
         return True
+
+    def lapse(self, now: float) -> None:
+        """End a doubt that nothing has fed for long: a route that has nothing to do is not in doubt."""
+        if now - self._failed > FORGOTTEN:
+            self._failing.clear()
+            self.doubt = ""
 
     def wait(self, trouble: Trouble | None, now: float) -> float:
         """Return 0 to let a task in, else in how many seconds it is to come again. What is new is let in; of

@@ -82,15 +82,16 @@ class Learned:
     `doubt`: a write of the task has an end that nobody knows, or may have been made by somebody who died.
     `wrote`: the target was written to, or may have been; from then on the source's state decides alone,
     whatever the event said. `anew`: the copy in parts is to begin anew. `over`: what the last write on
-    a condition was to replace. `claimed`: the identity of the large state on which it has a claim. `moved`:
-    the source's bytes or date changed meanwhile. `stage` is the operation that it came to, `promises` are
-    the looks published so far."""
+    a condition was to replace. `whole`: a copy of the target's object onto itself was refused. `claimed`: the
+    identity of the large state on which it has a claim. `moved`: the source's bytes or date changed
+    meanwhile. `stage` is the operation that it came to, `promises` are the looks published so far."""
 
     doubt: bool = False
     wrote: bool = False
     moved: bool = False
     anew: bool = False
     over: State | None = None
+    whole: bool = False
     claimed: str | None = None
     stage: Stage = "read"
     promises: list[Task] = field(default_factory=list)

@@ -252,7 +252,7 @@ class Mirror:
         return isinstance(decide.plan(now, target, job.route.rules), decide.Copy | decide.Restate)
 
     async def _delete(self, job: Job, target: State | None) -> Outcome | None:
-        self._brake.admit(job.route.id, approved=job.task.approved)
+        self._brake.admit(job.route.id, job.task.key, approved=job.task.approved)
         await self._abandon_upload(job)
         async with self._writes.touching(job, "delete"):
             over = self._writes.over(job, "delete", target)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from common.errors import (
     LostDelivery,
     Never,
+    NotForThis,
     NotSupported,
     RouteDown,
     SourceMoved,
@@ -41,7 +42,9 @@ class Writes:
         """Places of targets whose ETags are no MD5s of what was sent."""
 
     def refuses(self, job: Job, what: Stage) -> bool:
-        """Whether the target of `job` is known to refuse `what`."""
+        """Whether the target is known to refuse `what`, for the object of `job` or for all."""
+        if what == "restate" and job.learned.whole:
+            return True
         return (what, job.route.target.place) in self._refused
 
     def over(self, job: Job, stage: Stage, target: State | None) -> str | None:
@@ -141,7 +144,9 @@ class Writes:
         if not isinstance(error, NotSupported):
             return isinstance(error, SourceMoved)
         there_is = stage == "restate" or (job.route.back is not None and not self.refuses(job, stage))
-        if there_is:
+        if isinstance(error, NotForThis):
+            job.learned.whole = True
+        elif there_is:
             self._refuse(job, stage)
         return there_is
 

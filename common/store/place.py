@@ -5,6 +5,7 @@ A place is written into the mark of every copy: what is returned for an address 
 
 import re
 from ipaddress import ip_address
+from socket import inet_aton, inet_ntoa
 from urllib.parse import SplitResult, urlsplit
 
 DEFAULT_PORTS = {None, 80, 443}
@@ -44,13 +45,21 @@ def _host(parts: SplitResult) -> str:
     if host == "localhost":
         return "127.0.0.1"
     try:
-        address = ip_address(host)
+        address = ip_address(_numbers(host))
     except ValueError:
         return host
     address = getattr(address, "ipv4_mapped", None) or address
     if address.is_unspecified or (address.version == 6 and address.is_loopback):
         return "127.0.0.1"
     return str(address) if address.version == 4 else f"[{address}]"
+
+
+def _numbers(host: str) -> str:
+    """Return an IPv4 address in its usual form: a number, or fewer than four, stand for one too."""
+    try:
+        return inet_ntoa(inet_aton(host)) if host[:1].isdecimal() else host
+    except OSError:
+        return host
 
 
 def _partition(host: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from urllib.parse import quote
 
-from common.errors import NotSupported, Refused, RouteDown, SourceMoved, StoreAway, TryAgain
+from common.errors import NotForThis, NotSupported, Refused, RouteDown, SourceMoved, StoreAway, TryAgain
 from common.store import tags as tagging
 from common.store.aws import Account
 from common.store.failures import error_code
@@ -238,8 +238,10 @@ class S3Bucket(MultipartVerbs):
         error = self._failure(answer)
         if isinstance(error, SourceMoved):
             error = await self._not_read(key, etag, answer)
-        if (isinstance(error, SourceMoved) and error.counts) or _is_no_copy(answer.status, code, error):
+        if code == "NotImplemented" or answer.status in {405, 501}:
             raise NotSupported(f"{error} (a copy of an object onto itself)")
+        if (isinstance(error, SourceMoved) and error.counts) or _is_no_copy(answer.status, code, error):
+            raise NotForThis(f"{error} (a copy of an object onto itself)")
         raise error
 
     def _see_what_was_copied(self, etag: str, answer: Answer) -> None:
@@ -247,7 +249,7 @@ class S3Bucket(MultipartVerbs):
         MD5, or what was made of parts is now of one, it tells nothing."""
         made = etag_told(answer.body)
         if "-" not in etag + made and made != etag and not is_opaque(answer.headers):
-            raise SourceMoved(f"PUT {self.name}: the copy onto itself was made of another state")
+            raise SourceMoved(f"PUT {self.name}: the copy onto itself was made of another state", unsure=True)
 
     async def tag(self, key: str, tags: str) -> None:
         """See the port."""
@@ -317,7 +319,5 @@ class S3Bucket(MultipartVerbs):
 
 
 def _is_no_copy(status: int, code: str, error: TryAgain | Refused) -> bool:
-    """Whether a store refuses the copy as such, rather than this object or everything."""
-    if code in {"NotImplemented", "InvalidRequest"}:
-        return True
-    return status in {400, 405, 501} and type(error) is StoreAway
+    """Whether a store refuses to copy the object onto itself, rather than all that is done to it."""
+    return code == "InvalidRequest" or (status == 400 and type(error) is StoreAway)

@@ -15,6 +15,7 @@ from common import telemetry
 from common.errors import (
     Corrupt,
     HookmirrorError,
+    NotForThis,
     NotSupported,
     Refused,
     RouteDown,
@@ -462,9 +463,9 @@ async def test_a_412_to_what_was_not_pinned_counts(server: Choosy, bucket: S3Buc
         (error(501, "NotImplemented"), NotSupported),
         (error(501), NotSupported),
         (error(405, "MethodNotAllowed"), NotSupported),
-        (error(400), NotSupported),
-        (error(400, "InvalidRequest"), NotSupported),
-        (error(400, "InvalidArgument"), NotSupported),
+        (error(400), NotForThis),
+        (error(400, "InvalidRequest"), NotForThis),
+        (error(400, "InvalidArgument"), NotForThis),
         (error(404, "NoSuchKey"), SourceMoved),
         (error(404, "NoSuchBucket"), RouteDown),
         (error(403, "AccessDenied"), RouteDown),
@@ -482,7 +483,7 @@ async def test_a_copy_onto_itself_that_fails_says_whether_there_is_another_way(
     assert type(await failure(CHANGES["restate"](bucket))) is expected
 
 
-@pytest.mark.parametrize(("etag", "expected"), [("new", SourceMoved), (ETAG, NotSupported)])
+@pytest.mark.parametrize(("etag", "expected"), [("new", SourceMoved), (ETAG, NotForThis)])
 async def test_a_copy_onto_itself_of_another_state_has_moved_if_a_head_shows_it(
     server: Choosy, bucket: S3Bucket, etag: str, expected: type[HookmirrorError]
 ) -> None:

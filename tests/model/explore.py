@@ -408,7 +408,7 @@ class Explorer:
 
     def explore(self, limit: int) -> tuple[int, list[str]]:
         """Return the number of worlds reached and the shortest way to a wrong one, [] when there is none.
-        Stops at `limit` worlds."""
+        Raises RuntimeError when there are more than `limit`."""
         before: dict[World, Move | None] = {self.first: None}
         frontier = deque([self.first])
         while frontier and len(before) < limit:
@@ -420,6 +420,8 @@ class Explorer:
                 if nxt not in before:
                     before[nxt] = (what, world)
                     frontier.append(nxt)
+        if frontier:
+            raise RuntimeError(f"{limit} worlds, and not all: what lies beyond is not proven")
         return len(before), []
 
 

@@ -314,7 +314,8 @@ class Explorer:
         return None if here == last else f"ends with {here or 'nothing'}, not with {last or 'nothing'}"
 
     def explore(self, limit: int = 2_000_000) -> tuple[int, list[str]]:
-        """Return the number of worlds reached and the shortest way to a wrong one, [] when there is none."""
+        """Return the number of worlds reached and the shortest way to a wrong one, [] when there is none.
+        Raises RuntimeError when there are more than `limit`."""
         things = tuple(Thing(letter, 0) if letter else None for letter in self.before)
         looks = tuple(Message(side) for side in self.asked)
         first = World((things[0], things[1]), 0, looks, (), (), self.doubled, self.crashes)
@@ -329,6 +330,8 @@ class Explorer:
                 if nxt not in before:
                     before[nxt] = (what, world)
                     frontier.append(nxt)
+        if frontier:
+            raise RuntimeError(f"{limit} worlds, and not all: what lies beyond is not proven")
         return len(before), []
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from common.errors import KeyBusy, RouteDown, SourceMoved, StoreAway, Throttled
+from common.errors import KeyBusy, Refused, RouteDown, SourceMoved, StoreAway, Throttled
 from common.queue.memory import MemoryQueue
-from common.queue.port import MAX_RETURNS, Bury, Delivery, Lane, Retry
+from common.queue.port import MAX_RETURNS, Bury, Delivery, Done, Lane, Retry
 from common.store.memory import MemoryStore
 from common.task import Claim, Task, Trouble
 from common.telemetry import Action
@@ -194,3 +194,29 @@ def test_what_comes_back_carries_what_was_learned_and_nothing_else() -> None:
     assert (back.claim, back.doubt, back.trouble) == (None, True, trouble)
     assert Task.decode(back.encode()) == back
     assert (back.id, back.key, back.received) == (task.id, task.key, task.received)
+
+
+@pytest.mark.parametrize("eventual", [False, True])
+async def test_only_on_a_source_that_may_show_old_states_a_promised_look_stands_for_a_retry(
+    eventual: bool,
+) -> None:
+    """Elsewhere it is another route's."""
+    bench = Bench()
+    bench.attempt._routes = {"r": replace(bench.attempt._routes["r"], eventual=eventual)}
+
+    async def promises_and_fails(job: Job) -> Outcome | Continue:
+        job.learned.promises.append(job.task.look())
+        raise StoreAway("503")
+
+    bench.attempt._act = promises_and_fails
+    await bench.attempt(await bench.take())
+    assert isinstance(bench.seen[-1].verdict, Done if eventual else Retry)
+
+
+async def test_what_a_dead_letter_went_through_is_forgotten_when_it_is_sent_back() -> None:
+    bench = Bench()
+    trouble = Trouble(at=1.0, since=1.0, spared=3, stage="copy")
+    bench.error = Blamed(Refused("no"), counts=True, after=0.0, trouble=trouble)
+    await bench.attempt(await bench.take())
+    [letter] = await bench.queue.buried(10)
+    assert Task.decode(letter.body).trouble is None

@@ -32,7 +32,7 @@ from common.telemetry import Action
 from tests.lab.clock import Clock
 from worker.attempt import Attempt, Attempted
 from worker.blame import Blame
-from worker.doubt import PROBE, TRIALS, Operation
+from worker.doubt import FORGOTTEN, PROBE, TRIALS, Operation
 from worker.job import Job, Route, Stage
 from worker.verdict import Outcome
 
@@ -389,6 +389,20 @@ def in_doubt(now: float) -> Operation:
         operation.failed(f"{number}", trouble(now), "nothing passes", now)
     assert operation.doubt
     return operation
+
+
+def test_a_doubt_ends_when_nothing_has_failed_for_long() -> None:
+    """What failed is dead by then, or was dropped: nobody is to be woken for a route that has nothing to
+    do."""
+    operation = in_doubt(0.0)
+    operation.lapse(FORGOTTEN)
+    assert operation.doubt
+    operation.failed("more", trouble(600.0), "still", 600.0)
+    operation.lapse(600.0 + FORGOTTEN)
+    assert operation.doubt
+    operation.lapse(601.0 + FORGOTTEN)
+    assert not operation.doubt
+    assert not operation.failed("new", trouble(9000.0), "one alone", 9000.0)
 
 
 @pytest.mark.parametrize(("count", "takes"), [(10, 20.0), (2000, 0.02)])

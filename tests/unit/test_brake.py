@@ -1,6 +1,7 @@
 """The brake: what passes, what is held, and how a person lets it go."""
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -41,9 +42,12 @@ def brake(clock: Clock, deletes: int = 3, window: float = 60) -> Brake:
     return Brake({"r": BrakeSettings(deletes=deletes, window=window)}, clock)
 
 
-def passes(brake: Brake, route: str = "r", *, approved: bool = False) -> bool:
+keys = map(str, itertools.count())
+
+
+def passes(brake: Brake, route: str = "r", *, approved: bool = False, key: str = "") -> bool:
     try:
-        brake.admit(route, approved=approved)
+        brake.admit(route, key or next(keys), approved=approved)
     except BrakeOn:
         return False
     return True
@@ -52,6 +56,12 @@ def passes(brake: Brake, route: str = "r", *, approved: bool = False) -> bool:
 def test_as_many_deletes_as_allowed_pass_and_the_next_is_held(clock: Clock) -> None:
     held = brake(clock)
     assert [passes(held) for _ in range(6)] == [True, True, True, False, False, False]
+
+
+def test_a_delete_that_is_tried_again_counts_once(clock: Clock) -> None:
+    held = brake(clock)
+    assert all(passes(held, key="again") for _ in range(100))
+    assert [passes(held) for _ in range(3)] == [True, True, False]
 
 
 def test_the_same_number_over_a_longer_time_passes(clock: Clock) -> None:
@@ -105,9 +115,9 @@ def test_approved_deletes_pass_and_do_not_count(clock: Clock) -> None:
 
 def test_the_letter_of_a_held_delete_is_one_that_the_command_finds(clock: Clock) -> None:
     held = brake(clock, deletes=1)
-    held.admit("r", approved=False)
+    held.admit("r", "a", approved=False)
     with pytest.raises(BrakeOn) as raised:
-        held.admit("r", approved=False)
+        held.admit("r", "b", approved=False)
     verdict = judge(raised.value, 1, attempts=12, rng=random.Random(1))
     assert isinstance(verdict, Bury)
     assert verdict.why.startswith(command.HELD)

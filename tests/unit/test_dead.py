@@ -18,8 +18,9 @@ from common.errors import RouteDown, StoreAway
 from common.queue.port import KILLER, Bury, DeadLetter, Failure, Lane, Retry
 from common.queue.sqlite import SqliteQueue
 from common.settings import PREFIX, Settings
+from common.store.mark import mark_for, origin_of
 from common.store.memory import MemoryBucket, MemoryStore
-from common.store.port import State, Store
+from common.store.port import MARK, State, Store
 from common.task import Claim, Task
 from console import cli
 from console.dead import compare
@@ -451,6 +452,20 @@ async def test_of_a_route_with_an_action_nobody_can_tell_and_nothing_is_dropped(
     good = await Shelves().fill()
     finding = await Comparison({"r": Route("r", good.source, None)}).one("r", "same")
     assert finding.standing is Standing.CANNOT_TELL
+
+
+async def test_what_is_not_to_be_copied_as_it_is_is_not_called_in_sync() -> None:
+    """A copy from elsewhere, and what was written later on the target's side."""
+    good = await Shelves().fill()
+    both = Comparison({"r": Route("r", good.source, good.target, back="back")})
+    foreign = {MARK: str(mark_for(State("e", 1), origin_of("elsewhere"), key="theirs"))}
+    for key, metadata in {"theirs": foreign, "later": {}}.items():
+        await good.source.write(key, b"ours", headers={}, metadata={})
+        await good.target.write(key, b"theirs", headers={}, metadata=metadata)
+    findings = [await both.one("r", key) for key in ("theirs", "later")]
+    assert [finding.standing for finding in findings] == [Standing.DIFFERS] * 2
+    assert "a copy from another bucket" in findings[0].why
+    assert "is the later one" in findings[1].why
 
 
 async def test_a_store_that_is_away_for_one_key_is_asked_for_the_next() -> None:

@@ -316,11 +316,11 @@ def test_the_brake_is_on_from_the_first_delete_it_holds_until_a_window_after_the
     def on() -> list[float]:
         return [scrape(metrics)[f'hookmirror_brake_on{{route="{route}"}}'] for route in "rs"]
 
-    for _ in range(2):
-        brake.admit("r", approved=False)
+    for number in range(2):
+        brake.admit("r", f"{number}", approved=False)
     assert on() == [0, 0]
     with pytest.raises(BrakeOn):
-        brake.admit("r", approved=False)
+        brake.admit("r", "more", approved=False)
     assert on() == [1, 0]
     clock.now += 61
     assert on() == [0, 0]

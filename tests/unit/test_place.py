@@ -54,7 +54,15 @@ SAME: dict[str, list[str | None]] = {
     "s3.example.org/b": ["https://s3.example.org", "http://s3.example.org"],
     "s3.example.org/gateway/b": ["https://s3.example.org/gateway", "https://S3.example.org/gateway//"],
     "s3.example.org/Gateway/b": ["https://s3.example.org/Gateway"],
-    "127.0.0.1/b": ["http://localhost", "http://LocalHost./", "http://127.0.0.1:80", "https://[::1]:443"],
+    "127.0.0.1/b": [
+        "http://127.1",
+        "http://2130706433",
+        "http://0x7f.0.0.1",
+        "http://localhost",
+        "http://LocalHost./",
+        "http://127.0.0.1:80",
+        "https://[::1]:443",
+    ],
     "127.0.0.1:8333/b": [
         "http://localhost:8333",
         "https://127.0.0.1:8333/",

@@ -51,6 +51,7 @@ PLACES: dict[type[HookmirrorError], str] = {
     errors.UploadGone: RETRIED_AND_COUNTED,
     errors.SourceMoved: RETRIED_FOR_FREE,
     errors.NotSupported: RETRIED_AND_COUNTED,
+    errors.NotForThis: RETRIED_AND_COUNTED,
     errors.TargetMoved: RETRIED_AND_COUNTED,
     errors.UnknownRoute: RETRIED_AND_COUNTED,
     errors.Corrupt: RETRIED_AND_COUNTED,
