@@ -14,6 +14,7 @@
     ├── TryAgain              the worker retries; `worker/blame.py` says whether it was an attempt
     │   ├── StoreAway         timeout, reset, 5xx, or an answer nobody knows
     │   │   └── NotSupported  the store does not do this: there is another way
+    │   │       └── NotForThis    not with this object, it may with others
     │   ├── UnknownRoute          no route of this name is configured here (yet, or any more)
     │   ├── Corrupt           the bytes are not those that were promised
     │   ├── ActionFailed      a program, or whoever takes forwarded events, has not done it

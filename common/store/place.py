@@ -4,8 +4,7 @@ A place is written into the mark of every copy: what is returned for an address 
 """
 
 import re
-from ipaddress import ip_address
-from socket import inet_aton, inet_ntoa
+from ipaddress import IPv4Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 DEFAULT_PORTS = {None, 80, 443}
@@ -14,6 +13,8 @@ AWS = re.compile(
     r"(?:.+\.)?s3(?:express)?(?:-[a-z0-9-]+)?(?:\.dualstack)?(?:\.[a-z0-9-]+)?(?:\.vpce)?\.amazonaws\.com(?:\.cn)?"
 )
 """The hosts of S3 itself. Others under amazonaws.com are machines of its customers."""
+
+_NUMBER = re.compile(r"0x[0-9a-f]+|[0-9]+")
 
 CLOUDS = {
     "hb.ru-msk.vkcloud-storage.ru": "hb.vkcloud-storage.ru",
@@ -45,7 +46,7 @@ def _host(parts: SplitResult) -> str:
     if host == "localhost":
         return "127.0.0.1"
     try:
-        address = ip_address(_numbers(host))
+        address = _in_numbers(host) or ip_address(host)
     except ValueError:
         return host
     address = getattr(address, "ipv4_mapped", None) or address
@@ -54,12 +55,14 @@ def _host(parts: SplitResult) -> str:
     return str(address) if address.version == 4 else f"[{address}]"
 
 
-def _numbers(host: str) -> str:
-    """Return an IPv4 address in its usual form: a number, or fewer than four, stand for one too."""
-    try:
-        return inet_ntoa(inet_aton(host)) if host[:1].isdecimal() else host
-    except OSError:
-        return host
+def _in_numbers(host: str) -> IPv4Address | None:
+    """Return the address that one to four numbers stand for (decimal, 0x.. or 0.. octal, the last one for all
+    bytes that are left), None when they are no such thing. Raises ValueError when they are too large."""
+    parts = host.split(".")
+    if len(parts) > 4 or not all(_NUMBER.fullmatch(part) for part in parts):
+        return None
+    *front, last = (int(part, 0 if part.startswith("0x") else 8 if part[0] == "0" else 10) for part in parts)
+    return IPv4Address(sum(byte << 24 - 8 * place for place, byte in enumerate(front)) + last)
 
 
 def _partition(host: str) -> str:
