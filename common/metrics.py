@@ -15,9 +15,10 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 
+from common import telemetry
 from common.queue.port import Counts, Lane
 
 # They would be a series more for each counter, which says what process_start_time_seconds says.
@@ -74,6 +75,15 @@ class QueueDepths:
         yield GaugeMetricFamily("hookmirror_dead_letters", dead, value=self.counts.dead)
 
 
+class DroppedLines:
+    """The log lines that nobody came to read."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield their number for a scrape."""
+        text = "Log lines that were dropped, because whoever reads the log stood still."
+        yield CounterMetricFamily("hookmirror_log_lines_dropped", text, value=float(telemetry.dropped()))
+
+
 class Metrics:
     """All metrics of one process. `port` is where they are served, None when they are not."""
 
@@ -83,6 +93,7 @@ class Metrics:
         self.port: int | None = None
         self.queue = QueueDepths()
         self.registry.register(self.queue)
+        self.registry.register(DroppedLines())
         ProcessCollector(registry=self.registry)
         build = Info("hookmirror", "The version that runs.", registry=self.registry)
         build.info({"version": version("hookmirror")})

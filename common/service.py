@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -52,7 +53,7 @@ async def _serve(settings: Settings, programs: tuple[Program, ...]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, stop, number)
+        loop.add_signal_handler(number, _stop, stop, number, settings.worker.drain)
     queue = await open_queue(settings.queue.url, look_after=settings.worker.look_after)
     gc.freeze()  # what was imported stays for good: no collection need walk through it again
     metrics = Metrics(route.id for route in settings.all_routes)
@@ -75,7 +76,15 @@ async def _run(programs: list[Awaitable[None]], stop: asyncio.Event) -> None:
             raise end
 
 
-def _stop(stop: asyncio.Event, number: int) -> None:
+def _stop(stop: asyncio.Event, number: int, drain: float) -> None:
+    name = signal.Signals(number).name
+    if stop.is_set() and number == signal.SIGINT:
+        log(Action.STOPPED, f"{name} again: ended at once. What was in hand comes back")
+        telemetry.flush()
+        os._exit(128 + number)
     if not stop.is_set():
-        log(Action.STOPPING, f"{signal.Signals(number).name}: finishing what is in hand")
+        log(
+            Action.STOPPING,
+            f"{name}: nothing new is taken; what is in hand has {drain:.0f} s to finish. Ctrl-C ends at once",
+        )
     stop.set()

@@ -1,14 +1,18 @@
 """Logs: a sentence for people, fields for machines, one line an event, no secret ever."""
 
+import io
 import json
 import logging
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
+
+from common.lines import LineWriter
 
 _logger = logging.getLogger("hookmirror")
 
@@ -68,6 +72,7 @@ def as_json(record: logging.LogRecord, action: Action, fields: dict[str, Any]) -
     """Return the record as one JSON object on one line."""
     entry = {
         "time": round(record.created, 6),
+        "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         "level": record.levelname.lower(),
         "action": action,
         "message": record.getMessage(),
@@ -77,8 +82,8 @@ def as_json(record: logging.LogRecord, action: Action, fields: dict[str, Any]) -
 
 
 def as_human(record: logging.LogRecord, action: Action, fields: dict[str, Any]) -> str:
-    """Return the record for a terminal: time, level, action, sentence, then the fields."""
-    at = time.strftime("%H:%M:%S", time.localtime(record.created))
+    """Return the record for a terminal: local time and zone, level, action, sentence, then the fields."""
+    at = time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(record.created))
     trace = fields.pop("traceback", None)
     pairs = "".join(f"  {name}={one_line(str(value))}" for name, value in fields.items())
     head = f"{at} {record.levelname:<7} {action:<13} {one_line(record.getMessage())}{pairs}"
@@ -167,10 +172,37 @@ def configure(*, fmt: str = "auto", secrets: Iterable[str] = (), stream: TextIO 
     """
     out = stream or sys.stderr
     human = fmt == "human" or (fmt == "auto" and out.isatty())
-    handler = logging.StreamHandler(out)
+    render = LineFormatter(as_human if human else as_json)
+    handler = _handler(out, render)
     _secrets.set(secrets)
-    handler.setFormatter(LineFormatter(as_human if human else as_json))
+    handler.setFormatter(render)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     _logger.setLevel(logging.INFO)
     for chatty in ("aio_pika", "aiormq"):  # our own lines say that the broker is away, once
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
+
+
+def _handler(out: TextIO, render: LineFormatter) -> logging.Handler:
+    try:
+        fd = out.fileno()
+    except io.UnsupportedOperation:
+        return logging.StreamHandler(out)  # in memory: nothing to wait for
+    return LineWriter(fd, lambda count: render.format(_lost(count)))
+
+
+def _lost(count: int) -> logging.LogRecord:
+    """The record that tells of lines which were not written."""
+    said = f"{count} log lines were dropped: whoever reads this log was too slow, or stood still"
+    about = {"msg": said, "levelno": logging.WARNING, "levelname": "WARNING", "created": time.time()}
+    return logging.makeLogRecord({**about, "action": Action.FAILED, "fields": {"dropped": count}})
+
+
+def dropped() -> int:
+    """Return how many log lines of this process were dropped."""
+    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, LineWriter))
+
+
+def flush() -> None:
+    """Write what waits, within seconds: the process is about to end at once."""
+    for handler in logging.getLogger().handlers:
+        handler.close()

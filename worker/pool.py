@@ -30,7 +30,7 @@ class Pool:
         # nothing while the old attempts still run: these count them too.
         self._room = {lane: asyncio.Semaphore(limit) for lane, limit in limits.items()}
         self._running: set[asyncio.Task[None]] = set()
-        self._suspect: Delivery | None = None
+        self._suspects: list[Delivery] = []
 
     @property
     def in_hand(self) -> int:
@@ -47,8 +47,11 @@ class Pool:
         try:
             while not stopped.done():
                 await self._work(stopped)
-                if self._suspect is not None:
-                    suspect, self._suspect = self._suspect, None
+                if self._suspects:
+                    suspect, *others = self._suspects
+                    self._suspects = []
+                    for other in others:
+                        await self._consumer.give_back(other)
                     await self._alone(suspect, stopped)
         finally:
             # First stop taking, so that nothing new begins; then let finish what has begun; only then may
@@ -84,10 +87,7 @@ class Pool:
                     raise
                 if delivery.returned >= SUSPECT:
                     room.release()
-                    if self._suspect is None:
-                        self._suspect = delivery
-                    else:
-                        await self._consumer.give_back(delivery)
+                    self._suspects.append(delivery)  # here, where it may be cancelled, nothing is waited for
                     return
                 self._begin(delivery).add_done_callback(lambda _: room.release())
 

@@ -1,6 +1,7 @@
 """A stop as a supervisor asks for it: SIGTERM to everything under load, with copies that do not end."""
 
 import asyncio
+import os
 import signal
 import time
 
@@ -54,3 +55,40 @@ async def test_everything_stopped_with_copies_that_hang_exits_0_within_30_second
         await asyncio.gather(*senders)
         await in_step(over_rabbit)
         assert sum([1 async for _ in over_rabbit.target.list()]) == 200
+
+
+async def test_a_log_that_nobody_reads_keeps_no_hook_and_no_stop_waiting(over_sqlite: Site) -> None:
+    """A pipe holds 64 KiB, some 200 lines."""
+    read, write = os.pipe()
+    try:
+        receiver = over_sqlite.launch("receiver", stderr=write)
+        for number in range(600):
+            await deliver(over_sqlite.hook_url, record(f"object {number}"))
+        assert sum((await over_sqlite.counts()).ready.values()) == 600
+        receiver.send(signal.SIGTERM)
+        assert await receiver.ends(WITHIN) == 0
+    finally:
+        os.close(write)
+        os.close(read)
+
+
+async def test_a_second_ctrl_c_ends_at_once_and_the_first_says_what_it_waits_for(over_sqlite: Site) -> None:
+    over_sqlite.worker = "drain = 600"
+    async with gate(over_sqlite.target_endpoint) as slow:
+        over_sqlite.target_endpoint = slow.endpoint
+        slow.holds = lambda method, _: method == "PUT" and not slow.open.is_set()
+        up = await over_sqlite.run("up")
+        await over_sqlite.source.write("k", b"body", headers={}, metadata={})
+        await deliver(over_sqlite.hook_url, record("k"))
+        await until(lambda: bool(slow.held), "a copy is under way")
+        up.send(signal.SIGINT)
+        await until(lambda: bool(up.did("stopping")), "it says that it stops")
+        assert "600 s" in up.words()
+        assert not up.ended()
+        up.send(signal.SIGINT)
+        assert await up.ends(10) == 128 + signal.SIGINT
+        slow.open.set()
+        over_sqlite.worker = ""
+        await over_sqlite.run("up")
+        await in_step(over_sqlite)
+        assert [entry.key async for entry in over_sqlite.target.list()] == ["k"]

@@ -53,13 +53,16 @@ target = "aws:target"
 class Program:
     """One process of ours; its log lines are kept."""
 
-    def __init__(self, folder: Path, number: int, name: str, config: Path) -> None:
+    def __init__(self, folder: Path, number: int, name: str, config: Path, stderr: int | None = None) -> None:
         self.name = name
         self._log = folder / f"{number}-{name}.log"
         environment = {**os.environ, "HOOKMIRROR_LOG": "json", "HOOKMIRROR_CONFIG": str(config)}
         with self._log.open("wb") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "console", name], env=environment, stderr=out, start_new_session=True
+                [sys.executable, "-m", "console", name],
+                env=environment,
+                stderr=out if stderr is None else stderr,
+                start_new_session=True,
             )
 
     @property
@@ -156,9 +159,10 @@ class Site:
         """Where hooks go."""
         return f"http://127.0.0.1:{self.port}/webhook/acceptance"
 
-    def launch(self, name: str) -> Program:
-        """Start `hookmirror <name>` and return at once."""
-        program = Program(self.folder, len(self.programs), name, self.config)
+    def launch(self, name: str, *, stderr: int | None = None) -> Program:
+        """Start `hookmirror <name>` and return at once. `stderr` is the open file for its log, if not one of
+        its own."""
+        program = Program(self.folder, len(self.programs), name, self.config, stderr)
         self.programs.append(program)
         return program
 

@@ -158,7 +158,7 @@ async def test_a_stop_gives_back_uncounted_what_was_not_begun() -> None:
     process.hold(*(b"%d" % number for number in range(20)))
     await until(lambda: len(process.working) == LIMITS[Lane.LIVE], "its hands are full")
     await publish(queue, b"suspect", returned=SUSPECT, lane=Lane.BULK)
-    await until(lambda: process.pool._suspect is None and queue_has(queue, b"suspect"), "it waits")
+    await until(lambda: not process.pool._suspects and queue_has(queue, b"suspect"), "it waits")
     for gate in process.gates.values():
         gate.set()
     process.stop.set()

@@ -4,6 +4,8 @@ import ast
 import io
 import json
 import logging
+import re
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -77,7 +79,9 @@ def test_a_json_line_carries_the_sentence_the_action_and_the_fields() -> None:
     lines = Lines("json")
     log(Action.COPIED, "copied", task="id", attempt=2, key="é\n", size=10)
     entry = json.loads(lines.text)
-    assert entry.pop("time") > 1.6e9
+    at = datetime.fromisoformat(entry.pop("at"))
+    assert at.tzinfo is not None
+    assert at.timestamp() == pytest.approx(entry.pop("time"), abs=0.001)
     assert entry == {
         "level": "info",
         "action": "copied",
@@ -95,6 +99,12 @@ def test_a_human_line_carries_them_too() -> None:
     assert "ERROR" in lines.text
     for part in ("buried", "Refused: too large", "key=a b", "attempt=3"):
         assert part in lines.text
+
+
+def test_a_human_line_has_date_and_zone() -> None:
+    lines = Lines("human")
+    log(Action.STARTED, "started")
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4} INFO ", lines.text)
 
 
 def test_auto_is_json_where_there_is_no_terminal() -> None:

@@ -1,0 +1,73 @@
+"""Log lines on their way out: a log that nobody drains stops nothing."""
+
+import atexit
+import contextlib
+import logging
+import os
+import queue
+import select
+import threading
+from collections.abc import Callable
+
+ROOM = 10_000
+"""Lines that wait to be written. Behind these, lines are dropped."""
+
+FLUSH_WITHIN = 2.0
+"""Seconds for the last lines at the end of a process."""
+
+
+class LineWriter(logging.Handler):
+    """Writes each line to the open file `fd`, from a thread: a full pipe or a log driver that hangs keeps
+    that waiting, and not the program. What finds no room is dropped and counted, and a line made by
+    `told(count)` says so when there is room again."""
+
+    def __init__(self, fd: int, told: Callable[[int], str], room: int = ROOM) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._told = told
+        self._fd = fd
+        self._lines: queue.Queue[str | None] = queue.Queue(room)
+        self._untold = 0
+        self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take the line for `record`. Never blocks."""
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - as every handler of the library does
+            self.handleError(record)
+            return
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self.dropped += 1
+            self._untold += 1
+
+    def close(self) -> None:
+        """Write what waits, within FLUSH_WITHIN seconds, and end."""
+        atexit.unregister(self.close)
+        with contextlib.suppress(queue.Full):
+            self._lines.put(None, timeout=FLUSH_WITHIN)
+            self._thread.join(FLUSH_WITHIN)
+        super().close()
+
+    def _write_all(self) -> None:
+        while (line := self._lines.get()) is not None:
+            self._write(line)
+            if self._untold:
+                count, self._untold = self._untold, 0
+                self._write(self._told(count))
+
+    def _write(self, line: str) -> None:
+        # No buffer of Python's: its lock, held by a thread that waits, would not let the process end.
+        left = memoryview(f"{line}\n".encode(errors="backslashreplace"))
+        while left:
+            try:
+                left = left[os.write(self._fd, left) :]
+            except BlockingIOError:  # somebody who shares the pipe made it so
+                select.select([], [self._fd], [], 1.0)
+            except OSError:  # a full disk, a closed pipe
+                self.dropped += 1
+                return
