@@ -5,26 +5,23 @@ import asyncio
 import hashlib
 import logging
 import math
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
-from common.errors import Corrupt, KeyBusy, Never, Refused, SourceMoved, StoreAway, TryAgain, UploadGone
+from common.errors import Corrupt, KeyBusy, Never, SourceMoved, StoreAway, TryAgain, UploadGone
 from common.queue.port import Marks
+from common.store.mark import IS_MD5, IS_OF_PARTS
 from common.store.pace import Meter
 from common.store.port import Reading, State, Stream
 from common.task import Upload
 from common.telemetry import Action, log
 from worker.job import Job, Route
+from worker.spans import MIB, etag_of_parts, part_size, span
 from worker.transfer import READ_WITHIN, Budget, InOrder, turn
 from worker.verdict import Continue
-
-MIB = 2**20
-SMALLEST_PART, USUAL_PART, LARGEST_PART = 5 * MIB, 8 * MIB, 5 * 1024 * MIB
-MAX_PARTS = 10_000
 
 AT_ONCE = 4
 """Parts of one object under way at once; the budget bounds them all."""
@@ -51,48 +48,6 @@ Description = tuple[Mapping[str, str], Mapping[str, str]]
 
 T = TypeVar("T")
 
-_IS_MD5 = re.compile(r"[0-9a-f]{32}")
-_OF_PARTS = re.compile(r"[0-9a-f]{32}-(\d+)")
-
-
-def part_size(size: int, etag: str, theirs: int | None) -> int:
-    """Return the size of the parts in which to copy `size` bytes.
-
-    That of the source's own parts where it can be told (`theirs`, or a usual size that gives as many
-    as the ETag says), for then the ETags agree; else at least 8 MiB and at most 10 000 parts.
-    Raises `Refused` for an object larger than S3's largest parts can make (48.8 TiB).
-    """
-    count = int(found[1]) if (found := _OF_PARTS.fullmatch(etag)) else 0
-    usual = (
-        USUAL_PART,
-        SMALLEST_PART,
-        16 * MIB,
-        15 * MIB,
-        10 * MIB,
-        32 * MIB,
-        25 * MIB,
-        20 * MIB,
-        64 * MIB,
-        50 * MIB,
-        100 * MIB,
-        128 * MIB,
-    )
-    for candidate in (theirs or 0, *usual):
-        if SMALLEST_PART <= candidate <= LARGEST_PART and math.ceil(size / candidate) == count:
-            return candidate
-    needed = max(USUAL_PART, math.ceil(size / MAX_PARTS / MIB) * MIB)
-    if needed > LARGEST_PART:
-        raise Refused(f"{size} bytes are more than S3 takes: {MAX_PARTS} parts of 5 GiB, 48.8 TiB in all")
-    return needed
-
-
-def etag_of_parts(digests: list[str]) -> str | None:
-    """Return the ETag of an object made of parts with these MD5s; None when some are none."""
-    if not all(_IS_MD5.fullmatch(digest) for digest in digests):
-        return None
-    whole = hashlib.md5(b"".join(map(bytes.fromhex, digests)), usedforsecurity=False).hexdigest()
-    return f"{whole}-{len(digests)}"
-
 
 class PartsCopy:
     """Copies large objects under a common byte budget; `marks` tell which of several deliveries copies one.
@@ -112,7 +67,7 @@ class PartsCopy:
         if job.learned.doubt and job.route.back is None:  # else it may be somebody's own upload
             await self._sweep(job)
         theirs = None
-        if _OF_PARTS.fullmatch(source.etag):
+        if IS_OF_PARTS.fullmatch(source.etag):
             theirs = await job.route.source.part_size(job.task.key, etag=source.etag, size=source.size)
         size = part_size(source.size, source.etag, theirs)
         headers, metadata = description
@@ -193,9 +148,9 @@ class PartsCopy:
         async with _within(READ_WITHIN, "the parts have not been listed"):
             have = await job.route.target.parts(job.target_key, upload.id)
         count = math.ceil(source.size / upload.part_size)
-        spans = {n: _span(n, upload.part_size, source.size) for n in range(1, count + 1)}
+        spans = {n: span(n, upload.part_size, source.size) for n in range(1, count + 1)}
         etags = {n: p.etag for n, p in have.items() if n in spans and p.size == spans[n][1] - spans[n][0]}
-        md5 = _IS_MD5.fullmatch(source.etag) and not source.opaque and not self._passes(upload)
+        md5 = IS_MD5.fullmatch(source.etag) and not source.opaque and not self._passes(upload)
         whole = InOrder() if md5 and not etags else None
         missing = iter([n for n in spans if n not in etags])
         digests = {} if upload.opaque else dict(etags)
@@ -235,7 +190,7 @@ class PartsCopy:
     ) -> tuple[str, str] | None:
         """Copy one part; return its ETag on the target, and the MD5 of what was read. None when the time is
         up before its turn has come."""
-        start, end = _span(number, upload.part_size, source.size)
+        start, end = span(number, upload.part_size, source.size)
         left = until - self._clock()
         if self._passes(upload):
             async with (
@@ -280,7 +235,7 @@ class PartsCopy:
 
     async def _pass_through(self, job: Job, source: State, upload: Upload, number: int) -> tuple[str, str]:
         """Read a part twice, for its MD5 and then straight into the target, which holds the two to agree."""
-        start, end = _span(number, upload.part_size, source.size)
+        start, end = span(number, upload.part_size, source.size)
         md5 = hashlib.md5(usedforsecurity=False)
         read = partial(job.route.source.read_range, job.task.key, start, end, etag=source.etag)
         async with read() as reading:
@@ -318,7 +273,7 @@ class PartsCopy:
         ours = etag_of_parts(digests)
         if whole is not None or source.opaque or ours is None or ours == source.etag:
             return len(digests)
-        if _IS_MD5.fullmatch(source.etag) and not self._passes(upload):
+        if IS_MD5.fullmatch(source.etag) and not self._passes(upload):
             return await self._read_again(job, source, upload, digests, until)
         if source.etag.endswith(f"-{len(digests)}"):
             theirs = await job.route.source.part_size(job.task.key, etag=source.etag, size=source.size)
@@ -330,7 +285,7 @@ class PartsCopy:
         self, job: Job, source: State, upload: Upload, digests: list[str], until: float
     ) -> int:
         for number in range(upload.proven + 1, len(digests) + 1):
-            start, end = _span(number, upload.part_size, source.size)
+            start, end = span(number, upload.part_size, source.size)
             async with turn(self._budget, end - start, Meter(), within=until - self._clock()) as came:
                 if not came:
                     return number - 1
@@ -357,11 +312,6 @@ async def _metered(job: Job, reading: Reading) -> AsyncIterator[bytes]:
 
 def _claim_on(job: Job, identity: str) -> str:
     return f"{job.route.id}/{job.task.key}/{identity}"
-
-
-def _span(number: int, part: int, size: int) -> tuple[int, int]:
-    """The bytes of part `number`: from, and up to but without."""
-    return (number - 1) * part, min(number * part, size)
 
 
 async def _together(lanes: Iterable[Callable[[], Coroutine[object, object, None]]]) -> None:

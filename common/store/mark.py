@@ -35,7 +35,7 @@ UNKNOWN, PARTS = bytes(4), b"\xff" * 4
 """The `body` of a mark on bytes whose MD5 is not known; and on bytes that were sent in parts."""
 
 IS_MD5 = re.compile(r"[0-9a-f]{32}")
-IS_OF_PARTS = re.compile(r"[0-9a-f]{32}-\d+")
+IS_OF_PARTS = re.compile(r"[0-9a-f]{32}-(\d+)")
 
 
 @dataclass(frozen=True, slots=True)

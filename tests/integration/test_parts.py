@@ -17,13 +17,13 @@ from common.store.memory import MemoryBucket, MemoryReading, MemoryStore
 from common.store.pace import Meter
 from common.store.port import Begun, Part, Stream
 from common.task import Claim, Task
-from worker import parts
+from worker import parts, spans
 from worker.attempt import Attempt
 from worker.brake import Brake
 from worker.job import SMALL, Route
 from worker.mirror import Mirror
-from worker.parts import MIB, part_size
 from worker.plan import Rules, in_step
+from worker.spans import MIB, part_size
 from worker.transfer import Budget, InOrder
 
 TIB = 2**40
@@ -462,8 +462,8 @@ def test_what_is_larger_than_s3_takes_is_refused() -> None:
 def test_the_etag_of_parts_is_the_one_s3_gives() -> None:
     digests = [hashlib.md5(x, usedforsecurity=False) for x in (b"a", b"b")]
     whole = hashlib.md5(b"".join(d.digest() for d in digests), usedforsecurity=False).hexdigest()
-    assert parts.etag_of_parts([d.hexdigest() for d in digests]) == f"{whole}-2"
-    assert parts.etag_of_parts(["no md5"]) is None
+    assert spans.etag_of_parts([d.hexdigest() for d in digests]) == f"{whole}-2"
+    assert spans.etag_of_parts(["no md5"]) is None
 
 
 async def take(queue: MemoryQueue) -> Delivery:
