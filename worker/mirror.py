@@ -121,6 +121,8 @@ class Mirror:
             return Outcome(Action.SKIPPED, Why.OVERTAKEN)
         target = await target_of(job.route, job.task.key, source)
         step = decide.plan(source, target, job.route.rules, claim=claim, told=task.received, now=now)
+        if source and isinstance(step, decide.Restate) and self._writes.alters(job, source, target):
+            step = Skip(Why.IN_STEP)
         asked = job.learned.doubt or claim is None
         if source and asked and step == Skip(Why.IN_STEP) and await self._tagged(job, source, target):
             return await self._look_back(job, source, Outcome(Action.COPIED, "its tags alone"))
@@ -222,6 +224,7 @@ class Mirror:
             )
         await self._writes.tag(job, source)
         await self._abandon_upload(job)
+        await self._writes.see_what_it_became(job, source, target)
         return await self._look_back(job, source, Outcome(Action.COPIED, "its description alone"))
 
     async def _copy_parts(self, job: Job, source: State, target: State | None) -> Outcome | Continue | None:

@@ -21,6 +21,7 @@ from common.store.port import State
 from common.telemetry import Action, log
 from worker.fidelity import described, marked
 from worker.job import Job, Stage
+from worker.plan import in_step, is_ours
 
 WRITE_WITHIN = 60.0
 """Seconds from the check that the delivery is ours to the end of the write."""
@@ -40,6 +41,8 @@ class Writes:
         """What targets refuse that can be done otherwise: a copy onto itself, or a write on a condition."""
         self._odd_etags: set[str] = set()
         """Places of targets whose ETags are no MD5s of what was sent."""
+        self._altering: set[str] = set()
+        """Places of targets that describe an object otherwise than they were told to."""
 
     def refuses(self, job: Job, what: Stage) -> bool:
         """Whether the target is known to refuse `what`, for the object of `job` or for all."""
@@ -85,6 +88,24 @@ class Writes:
         if void:
             _note(job, f"{job.route.target.name}: the ETags of this store are no MD5s of what was sent")
         return void
+
+    def alters(self, job: Job, source: State, target: State | None) -> bool:
+        """Whether the target's object is our copy, described otherwise because that store alters what it is
+        given."""
+        return job.route.target.place in self._altering and is_ours(source, target, job.route.rules)
+
+    async def see_what_it_became(self, job: Job, source: State, before: State) -> None:
+        """Find out whether a copy of ours is still described otherwise than `source` after it was described
+        anew: then that store alters what it is given, and would be given it at each event."""
+        rules = job.route.rules
+        if not is_ours(source, before, rules):
+            return
+        there = await job.route.target.head(job.target_key, proof=False)
+        if there is not None and is_ours(source, there, rules) and not in_step(source, there, rules):
+            self._altering.add(job.route.target.place)
+            _note(
+                job, f"{job.route.target.name}: this store alters the headers or metadata of what it is given"
+            )
 
     async def tag(self, job: Job, source: State) -> bool:
         """See that the target's object has its tags: Ceph takes none that come with a copy onto itself, or

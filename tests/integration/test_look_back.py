@@ -493,6 +493,23 @@ async def test_what_somebody_changed_on_a_copy_of_ours_is_put_right_at_a_look(wo
     assert (await world.on(world.target, "k")).metadata == copy.metadata
 
 
+async def test_a_target_that_alters_what_it_is_given_is_not_given_it_at_each_event(world: World) -> None:
+    def altered(verb: str, key: str, state: State | None) -> State | None:
+        return replace(state, headers={**state.headers, "cache-control": "private"}) if state else None
+
+    world.target.shows = altered
+    for key in ("a", "b"):
+        await world.put(key, b"body")
+        await world.tell(key, CREATED)
+    await world.work()
+    world.journal.clear()
+    for _ in range(3):
+        for key in ("a", "b"):
+            await world.tell(key, None)
+            await world.work()
+    assert world.touched() == ["restate target"]  # how it is found out
+
+
 async def test_a_copy_onto_itself_that_finds_another_object_starts_over(world: World) -> None:
     await world.put("k", b"body", owner="me")
     await world.put_there("k", b"body")
