@@ -41,6 +41,7 @@ url = "{url}"
 [worker]
 concurrency = {concurrency}
 look_after = {look_after}
+allow_short_look_after = true
 [stores.a]
 endpoint = "{source}"
 access_key_id = "{access}"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations, permutations
 
-from common.tables import RouteSettings, StoreSettings
+from common.routes import RouteSettings
+from common.tables import StoreSettings
 
 Stores = Mapping[str, StoreSettings]
 

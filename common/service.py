@@ -34,10 +34,9 @@ def main(config: str | Path | None, *programs: Program) -> int:
     0 after a stop that was asked for, 2 when the configuration must be changed, 1 for anything else.
     """
     try:
-        settings = configuration.load(config)
-        telemetry.configure(fmt=configuration.log_format(), secrets=settings.secrets())
+        settings = configuration.start(config)
         if not settings.all_routes:
-            raise ConfigError("routes: there is none. Add:  [[routes]]  with source and target")
+            raise ConfigError("routes: there is none: add  [[routes]]  with source and target")
         return_large_blocks()
         uvloop.run(_serve(settings, programs))
     except ConfigError as error:
@@ -45,6 +44,9 @@ def main(config: str | Path | None, *programs: Program) -> int:
         return EXIT_CONFIG
     except HookmirrorError as error:
         sys.stderr.write(f"hookmirror: {error}\n")
+        return 1
+    except Exception as error:  # noqa: BLE001 - nobody but us can read a traceback
+        sys.stderr.write(f"hookmirror: {telemetry.unexpected(error)}\n")
         return 1
     return 0
 

@@ -1,45 +1,42 @@
-"""The configuration: one TOML file, overridden by the environment and by secret files; read once.
+"""The configuration: one TOML file, overridden by secret files and by the environment; read once.
 
-Sources, the first that names a value wins: the environment (`HOOKMIRROR_WORKER__CONCURRENCY=8`,
+Sources, the first that names a value wins: the environment (`HOOKMIRROR_WORKER__CONCURRENCY=8`, tables and
 lists as JSON), files named alike among systemd's credentials or under `/run/secrets`, the TOML file.
 Only this module reads the environment.
 """
 
-import difflib
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    NestedSecretsSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
-from pydantic_settings.exceptions import SettingsError
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from common import overlap
+from common import overlap, telemetry, values
 from common.errors import ConfigError
+from common.routes import ActionTable, RouteSettings, StackRouteSettings
+from common.sentences import place, sentence
+from common.sources import PREFIX, Found, gather
 from common.tables import (
-    ActionTable,
     MetricsSettings,
     QueueSettings,
     ReceiverSettings,
-    RouteSettings,
-    StackRouteSettings,
     StoreSettings,
+    Table,
     WorkerSettings,
 )
+from common.telemetry import Action, log
 
-PREFIX = "HOOKMIRROR_"
+__all__ = ["PREFIX", "Inlet", "Settings", "for_programs", "load", "log_format", "start"]
+
 DEFAULT_FILE = "hookmirror.toml"
 SECRETS_DIR = "/run/secrets"
-OWN_VARIABLES = {"HOOKMIRROR_CONFIG", "HOOKMIRROR_LOG"}
+OWN_VARIABLES = frozenset({"HOOKMIRROR_CONFIG", "HOOKMIRROR_LOG"})
+"""Variables of ours that are no values of the configuration."""
+
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - it is only compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +48,10 @@ class Inlet:
     routes: tuple[RouteSettings, ...]
 
 
-class Settings(BaseSettings):
-    """The whole configuration, checked."""
+class Settings(Table):
+    """The whole configuration, checked. `notes` says what was put right while it was read."""
 
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        env_prefix=PREFIX,
-        env_nested_delimiter="__",
-        secrets_dir=SECRETS_DIR,
-        secrets_dir_missing="ok",
-    )
+    _notes: tuple[str, ...] = PrivateAttr(default=())
 
     queue: QueueSettings = Field(default_factory=QueueSettings)
     receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)
@@ -71,48 +61,62 @@ class Settings(BaseSettings):
     routes: tuple[RouteSettings, ...] = ()
     stack_routes: tuple[StackRouteSettings, ...] = ()
 
+    @field_validator("stores")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment before secret files before the TOML file."""
-        folders = [settings_cls.model_config.get("secrets_dir"), os.environ.get("CREDENTIALS_DIRECTORY")]
-        secrets = NestedSecretsSettingsSource(
-            file_secret_settings,
-            secrets_dir=[str(folder) for folder in folders if folder],
-            secrets_dir_missing="ok",
-            secrets_nested_delimiter="__",
-            secrets_prefix=PREFIX,
-        )
-        return env_settings, secrets, init_settings
+    def _named(cls, stores: dict[str, StoreSettings]) -> dict[str, StoreSettings]:
+        for name in stores:
+            values.store_name(name)
+        return stores
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was put right while it was read, a sentence each."""
+        return self._notes
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         for index, route in enumerate(self.routes):
-            for side in ("source", "target"):
-                store = (getattr(route, side) or "").partition(":")[0]
-                if store and store not in self.stores:
-                    raise ValueError(
-                        f'routes.{index}.{side}: store "{store}" is not defined. Add:  [stores.{store}]'
-                    )
+            self._check_stores(index, route)
         names = [route.id for route in self.all_routes]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f'routes: two are called "{name}". Give each its own:  name = "..."')
+                raise ValueError(f'routes: two are called "{name}": give each its own  name = "..."')
         if self.stack_routes and self.receiver.stack_url is None:
             raise ValueError(
-                "stack_routes: there is no URL for notifications. "
-                'Add to [receiver]:  stack_url = "https://hooks.example.org/stacks/..."'
+                "stack_routes: there is no URL for notifications: "
+                'add to [receiver]  stack_url = "https://hooks.example.org/stacks/..."'
             )
+        self._check_ports()
         self._check_paths()
         overlap.check(self.routes, self.stores)
         overlap.check_hooks(self.routes, self.stores)
         return self
+
+    def _check_stores(self, index: int, route: RouteSettings) -> None:
+        for side in ("source", "target"):
+            store = (getattr(route, side) or "").partition(":")[0]
+            if store and store not in self.stores:
+                raise ValueError(
+                    f'{place(("routes", index, side))}: store "{store}" is not defined: add  [stores.{store}]'
+                )
+        if route.storage_class is None or route.target is None:
+            return
+        name = route.target.partition(":")[0]
+        known = values.STORAGE_CLASSES | set(self.stores[name].storage_classes)
+        if route.storage_class not in known:
+            raise ValueError(
+                f'{place(("routes", index, "storage_class"))} = "{route.storage_class}": S3 has no such '
+                f"class: write one of {', '.join(sorted(known))}; one that only this store has goes into "
+                f"stores.{name}.storage_classes too"
+            )
+
+    def _check_ports(self) -> None:
+        ours, metrics = self.receiver, self.metrics
+        same_host = ours.host == metrics.host or EVERYWHERE & {ours.host, metrics.host}
+        if metrics.port and metrics.port == ours.port and same_host:
+            raise ValueError(
+                f"metrics.port = {metrics.port}: receiver.port is the same: write another, like 9464"
+            )
 
     def _check_paths(self) -> None:
         known = {unquote(self.receiver.path): "receiver.public_url"}
@@ -173,74 +177,43 @@ def for_programs() -> dict[str, str]:
 def load(path: str | Path | None = None) -> Settings:
     """Return the configuration of `path`, of `HOOKMIRROR_CONFIG`, or of `hookmirror.toml` here.
 
-    Raises `ConfigError` naming each wrong key and the line that mends it. Without any file the
-    environment alone must say everything.
+    Raises `ConfigError` naming each wrong key and what to write. Without any file the environment alone must
+    say everything.
     """
     named = path or os.environ.get("HOOKMIRROR_CONFIG")
     file = Path(named or DEFAULT_FILE)
     if named and not file.is_file():
-        raise ConfigError(f"{file}: no such file. Write one with:  hookmirror init --output {file}")
-    _no_stray_variables(os.environ)
+        what = "is a folder" if file.is_dir() else "no such file"
+        raise ConfigError(f"{file}: {what}. Write one with:  hookmirror init --output {file}")
+    folders = [Path(folder) for folder in (SECRETS_DIR, os.environ.get("CREDENTIALS_DIRECTORY")) if folder]
+    found = gather(Settings, file, folders, os.environ, OWN_VARIABLES)
     try:
-        return Settings(**TomlConfigSettingsSource(Settings, file)())
+        settings = Settings.model_validate(found.values)
     except ValidationError as error:
-        raise ConfigError(_explain(error, file)) from error
-    except (SettingsError, ValueError, OSError) as error:  # TOML syntax, JSON in a variable, permissions
-        raise ConfigError(f"{file}: {error}") from error
+        raise ConfigError(_explain(error, file, found)) from None
+    settings._notes = tuple(found.notes)
+    return settings
+
+
+def start(path: str | Path | None = None) -> Settings:
+    """Return `load(path)` and begin to log: in the form that is asked for, without the secrets in it."""
+    settings = load(path)
+    telemetry.configure(fmt=log_format(), secrets=settings.secrets())
+    for note in settings.notes:
+        log(Action.STARTED, note, level=logging.WARNING)
+    return settings
 
 
 def log_format() -> str:
     """Return `HOOKMIRROR_LOG`: "json", "human" or "auto". Raises `ConfigError` for anything else."""
-    value = os.environ.get("HOOKMIRROR_LOG", "auto")
+    value = os.environ.get("HOOKMIRROR_LOG", "auto").strip()
     if value not in {"json", "human", "auto"}:
-        raise ConfigError(f'HOOKMIRROR_LOG is "{value}". Set:  HOOKMIRROR_LOG=json  (or human, or auto)')
+        raise ConfigError(f'HOOKMIRROR_LOG = "{value}": write json, human or auto')
     return value
 
 
-def _no_stray_variables(environ: Mapping[str, str]) -> None:
-    for name in environ:
-        if name.upper().startswith(PREFIX) and name.upper() not in OWN_VARIABLES:
-            top = name.upper().removeprefix(PREFIX).partition("__")[0].lower()
-            if top not in Settings.model_fields:
-                raise ConfigError(f"{name}: unknown key. {_nearest(top, list(Settings.model_fields))}")
-
-
-def _explain(error: ValidationError, file: Path) -> str:
-    return "\n".join(f"{file}: {_sentence(e)}" for e in error.errors(include_url=False, include_input=False))
-
-
-def _sentence(problem: Any) -> str:
-    location, kind = ".".join(map(str, problem["loc"])), problem["type"]
-    if kind == "extra_forbidden":
-        return f"{location}: unknown key. {_nearest(str(problem['loc'][-1]), _known(problem['loc'][:-1]))}"
-    if kind == "missing":
-        return f'{location}: missing. Add:  {problem["loc"][-1]} = "..."'
-    if kind == "tuple_type":
-        name = problem["loc"][-1]
-        written = f'{name} = ["..."]' if "." in location else f"[[{name}]]"
-        return f"{location}: this is a list. Write:  {written}"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{location}: {message}" if location else message
-
-
-def _known(location: tuple[Any, ...]) -> list[str]:
-    """The keys there are in the table at `location`."""
-    tables: dict[tuple[Any, ...], type[BaseModel]] = {
-        (): Settings,
-        ("queue",): QueueSettings,
-        ("receiver",): ReceiverSettings,
-        ("worker",): WorkerSettings,
-        ("metrics",): MetricsSettings,
-    }
-    by_name: dict[Any, type[BaseModel]] = {
-        "stores": StoreSettings,
-        "routes": RouteSettings,
-        "stack_routes": StackRouteSettings,
-    }
-    table = tables.get(location) or by_name.get(location[0] if location else "", Settings)
-    return list(table.model_fields)
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return f'Did you mean "{close[0]}"?' if close else f"Known here: {', '.join(known)}."
+def _explain(error: ValidationError, file: Path, found: Found) -> str:
+    """Return a line for each wrong value: the file, the variable or the secret file it is from, and what is
+    wrong with it."""
+    problems = error.errors(include_url=False)
+    return "\n".join(f"{found.origin(one['loc']) or file}: {sentence(Settings, one)}" for one in problems)

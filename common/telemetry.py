@@ -6,9 +6,11 @@ import logging
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
 
@@ -97,6 +99,14 @@ def _written(secret: str) -> set[str]:
     return plain | {json.dumps(form)[1:-1] for form in plain}
 
 
+SHORTEST_SECRET = 8
+"""Characters. A shorter text is never hidden: it would be hidden inside of other words too."""
+
+
+def _hidable(secret: str) -> bool:
+    return len(secret) >= SHORTEST_SECRET
+
+
 class _Secrets:
     """What may never be shown, in every way in which it may be written."""
 
@@ -107,13 +117,13 @@ class _Secrets:
 
     def set(self, secrets: Iterable[str]) -> None:
         """Hide these, and forget all others."""
-        self._known = dict.fromkeys(filter(None, secrets))
+        self._known = dict.fromkeys(filter(_hidable, secrets))
         self._lasting = len(self._known)
         self._rebuild()
 
     def add(self, *secrets: str) -> None:
         """Hide these too. Of many that are renewed the last few are known."""
-        for secret in filter(None, secrets):
+        for secret in filter(_hidable, secrets):
             self._known.setdefault(secret)
         while len(self._known) > self._lasting + RENEWED:
             del self._known[list(self._known)[self._lasting]]
@@ -146,6 +156,16 @@ def hide(*secrets: str) -> None:
 def without_secrets(text: str) -> str:
     """Return `text` with `***` for every secret that is known."""
     return _secrets.masked(text)
+
+
+def unexpected(error: BaseException) -> str:
+    """Return one sentence on an error that nobody foresaw, with the line of code for who mends it."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" at {Path(frame.filename).name}, line {frame.lineno}," for frame in last)
+    said = one_line(str(error)) or "nothing"
+    return without_secrets(
+        f"{type(error).__name__}{where} says: {said}. That is not foreseen: please report this line"
+    )
 
 
 class LineFormatter(logging.Formatter):

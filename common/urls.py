@@ -25,7 +25,7 @@ def check_served(name: str, url: str | None) -> None:
     if not is_absolute(url):
         raise ValueError(f'{name} must be absolute, like "https://hooks.example.org/webhook/3f9c"')
     if set("{}") & set(unquote(path_of(url))):
-        raise ValueError(f"{name} has a brace in its path, which cannot be served")
+        raise ValueError(f"{name} has a brace in its path, which cannot be served: leave it out")
 
 
 def guarding(path: str) -> Iterator[str]:

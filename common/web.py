@@ -1,6 +1,7 @@
 """Serving HTTP inside the loop that there is, until told to stop."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -66,13 +67,21 @@ async def serve(
 
 
 def listen(table: str, host: str, port: int) -> socket.socket:
-    """Return a socket that listens. Raises `ConfigError`, which names the `table` of the configuration."""
+    """Return a socket that listens. Raises `ConfigError`, which names the key in the `table` of the
+    configuration."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an answer is not to wait for an ack
         return listener
     except OSError as error:
-        raise ConfigError(
-            f"{table}: cannot listen on {host}:{port}: {error.strerror}. Set another:  port = {port + 1}"
-        ) from error
+        raise ConfigError(f"{table}.{_mended(error, host, port)}") from None
+
+
+def _mended(error: OSError, host: str, port: int) -> str:
+    """Return the key that keeps us from listening, and what to write."""
+    if error.errno == errno.EADDRINUSE:
+        return f"port = {port}: another program has this port of {host}: write another one, like {port + 1}"
+    if error.errno == errno.EACCES:
+        return f"port = {port}: this user may not listen on a port below 1024: write one above, like 8080"
+    return f'host = "{host}": this machine has no such address: write one of its own, or "0.0.0.0" for all'

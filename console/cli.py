@@ -6,6 +6,7 @@ import sys
 import click
 
 from common.errors import ConfigError, HookmirrorError
+from common.telemetry import unexpected
 
 COMMANDS = {
     "init": "console.init:init",
@@ -71,3 +72,6 @@ def main() -> None:
     except HookmirrorError as error:
         click.echo(f"hookmirror: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except Exception as error:  # noqa: BLE001 - nobody but us can read a traceback
+        click.echo(f"hookmirror: {unexpected(error)}", err=True)
+        sys.exit(1)

@@ -31,7 +31,7 @@ public_url = "https://hooks.example.org/webhook/{token}"
 
 [worker]
 concurrency = 32                             # objects at once, in each worker process
-look_after = 1200                            # seconds until each write is looked at again; not below 1200
+look_after = 1200                            # seconds until a write in doubt is re-checked: 1200 to 3600
 attempts = 12                                # then a dead letter
 drain = 25                                   # seconds to finish what is in hand after a SIGTERM
 memory = 134217728                           # bytes of object data held at once
@@ -52,6 +52,7 @@ key_encoding = "auto"                        # of keys in hooks: auto | raw | ur
 # consistency = "strong"                     # eventual, if reads may show an old state: the mirror re-checks
 # public_url = "https://hooks.example.org/webhook/{own}"   # its own, beside a bucket of the same name
 # tags = "auto"                              # auto | always | never: whether to ask for objects' tags
+# storage_classes = ["COLD"]                 # that it has beside Amazon's: for storage_class below
 # ca_bundle = "/etc/ssl/mcs.pem"             # whom to trust beside the system's authorities
 
 [stores.aws]

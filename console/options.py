@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from common import settings as configuration
-from common import telemetry
 from common.queue import open_queue
 from common.queue.port import Queue
 
@@ -28,8 +27,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 def with_queue(config: str | None, call: Callable[[Queue], Awaitable[T]]) -> T:
     """Open the configured queue, make one call with it, close it, and return what the call returned."""
-    settings = configuration.load(config)
-    telemetry.configure(fmt=configuration.log_format(), secrets=settings.secrets())
+    settings = configuration.start(config)
 
     async def once() -> T:
         queue = await open_queue(settings.queue.url, look_after=settings.worker.look_after)

@@ -28,6 +28,7 @@ public_url = {public_url}
 [worker]
 concurrency = 16
 look_after = {look_after}
+allow_short_look_after = true
 drain = 10
 [stores.mcs]
 endpoint = {source}

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from common.tables import RouteSettings, StackRouteSettings, StoreSettings
+from common.routes import RouteSettings, StackRouteSettings
+from common.tables import StoreSettings
 from common.task import Stack, Task
 from receiver.dialects.s3 import Event, keys
 

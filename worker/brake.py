@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from common.errors import BrakeOn
-from common.tables import BrakeSettings
+from common.routes import BrakeSettings
 
 
 class Brake:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from common.errors import ActionFailed, ActionRefused, ConfigError
+from common.routes import OnFailure
 from common.settings import for_programs
-from common.tables import OnFailure
 from common.telemetry import Action, log
 from worker.actions import Order
 from worker.verdict import Outcome

@@ -21,7 +21,7 @@ import aiohttp
 
 from common.errors import ActionFailed, ActionRefused, ConfigError, HookmirrorError, Throttled
 from common.proxies import proxy_for
-from common.tables import FORWARD_TIMEOUT, ActionTable
+from common.routes import FORWARD_TIMEOUT, ActionTable
 from common.telemetry import Action
 from worker.actions import Order
 from worker.verdict import Outcome

@@ -6,13 +6,13 @@ from contextlib import AsyncExitStack
 from common.errors import UnknownRoute
 from common.metrics import Metrics
 from common.queue.port import Lane, Marks, Queue
+from common.routes import EXEC_TIMEOUT, ActionTable, RouteSettings
 from common.settings import Settings
 from common.store.mark import origin_of
 from common.store.pace import Meter
 from common.store.place import place
 from common.store.port import Bucket, Store
 from common.store.s3 import S3Store
-from common.tables import EXEC_TIMEOUT, ActionTable, RouteSettings
 from common.telemetry import Action, log
 from worker.actions import Acting, Carry
 from worker.attempt import Act, Attempt, log_attempt

@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from common import settings as configuration
-from common import telemetry
 from common.errors import ConfigError
 from common.settings import Settings
 from common.store.notifications import Hook
@@ -118,8 +117,7 @@ def check(config: str | None, as_json: bool, sources: tuple[str, ...]) -> None:
 
 
 def _read(config: str | None, sources: tuple[str, ...]) -> tuple[Settings, list[str]]:
-    settings = configuration.load(config)
-    telemetry.configure(fmt=configuration.log_format(), secrets=settings.secrets())
+    settings = configuration.start(config)
     if not (settings.routes or sources):
         raise ConfigError("routes: there is none. Add:  [[routes]]  with source and target")
     for source in sources:

@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from common.routes import RouteSettings
 from common.settings import Settings
 from common.store.notifications import SIMPLE, Hook
-from common.tables import RouteSettings
 
 CHANGES = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
 """Asked for by every route. By one with deletes = "keep" too: whoever changes that to "mirror" need not

@@ -113,7 +113,9 @@ async def ids_taken(queue: Queue) -> set[str]:
 def configure(folder: Path, url: str) -> Path:
     """A configuration that names only the queue."""
     config = folder / "dead.toml"
-    config.write_text(f'[queue]\nurl = "{url}"\n[worker]\nlook_after = {LOOK_AFTER}\n')
+    config.write_text(
+        f'[queue]\nurl = "{url}"\n[worker]\nlook_after = {LOOK_AFTER}\nallow_short_look_after = true\n'
+    )
     return config
 
 

@@ -192,4 +192,4 @@ async def test_a_second_process_on_the_same_metrics_port_says_so_and_exits_two(
     monkeypatch.setenv("HOOKMIRROR_METRICS__PORT", str(port))
     second = over_sqlite.launch("worker")
     assert await second.ends() == 2
-    assert f"metrics: cannot listen on 127.0.0.1:{port}" in second.words()
+    assert f"metrics.port = {port}: another program has this port of 127.0.0.1" in second.words()

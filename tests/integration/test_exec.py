@@ -18,9 +18,10 @@ import pytest
 from common.errors import ActionFailed, ActionRefused, ConfigError
 from common.queue.memory import MemoryQueue
 from common.queue.port import Lane, Retry
+from common.routes import BrakeSettings, RouteSettings
 from common.settings import Settings
 from common.store.memory import MemoryStore
-from common.tables import BrakeSettings, RouteSettings, StoreSettings
+from common.tables import StoreSettings
 from common.task import Claim, Task
 from common.telemetry import Action
 from demo.weed import settings_for

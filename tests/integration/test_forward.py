@@ -21,8 +21,8 @@ from aiohttp import web
 
 from common.errors import ActionFailed, ActionRefused, ConfigError, HookmirrorError, Throttled
 from common.queue.port import Lane
+from common.routes import RouteSettings
 from common.store.memory import MemoryBucket, MemoryStore
-from common.tables import RouteSettings
 from common.task import Claim, Task
 from common.telemetry import Action
 from tests.integration.test_s3_tls import authority  # noqa: F401 - a fixture

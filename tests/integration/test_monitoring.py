@@ -18,7 +18,8 @@ from common.metrics import Metrics
 from common.queue.memory import MemoryQueue
 from common.queue.port import Bury, Delivery, Done, Lane
 from common.queue.sqlite import SqliteQueue
-from common.tables import BrakeSettings, MetricsSettings
+from common.routes import BrakeSettings
+from common.tables import MetricsSettings
 from common.task import Claim, Task
 from common.telemetry import Action
 from receiver.metrics import HookMetrics, SpoolMetrics

@@ -10,9 +10,10 @@ import pytest
 from common.errors import HookmirrorError, RouteDown, StoreAway
 from common.queue.memory import MemoryQueue
 from common.queue.port import Done, Lane, Retry
+from common.routes import BrakeSettings, RouteSettings
 from common.store.memory import MemoryBucket, MemoryReading, MemoryStore
 from common.store.port import State
-from common.tables import BrakeSettings, RouteSettings, StoreSettings
+from common.tables import StoreSettings
 from common.task import Claim, Task
 from common.telemetry import Action
 from console import brake as command

@@ -15,8 +15,9 @@ from moto.server import ThreadedMotoServer
 
 from common.queue.memory import MemoryQueue
 from common.queue.port import Lane
+from common.routes import RouteSettings
 from common.settings import Settings
-from common.tables import RouteSettings, StoreSettings
+from common.tables import StoreSettings
 from common.telemetry import Action
 from demo.weed import settings_for
 from receiver.dialects.s3 import parse

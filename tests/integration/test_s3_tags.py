@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from common.errors import RouteDown, StoreAway
+from common.routes import RouteSettings
 from common.settings import Settings
 from common.store.port import State
 from common.store.s3 import S3Bucket, S3Store
-from common.tables import RouteSettings
 from tests.integration.test_s3_faults import Answer, Request, Server, error, found, settings_of
 from worker.program import open_route, open_stores
 

@@ -34,6 +34,7 @@ public_url = "http://127.0.0.1:{port}/webhook/acceptance"
 {receiver}
 [worker]
 look_after = {look_after}
+allow_short_look_after = true
 {worker}
 [stores.mcs]
 endpoint = "{source}"

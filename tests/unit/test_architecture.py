@@ -42,7 +42,6 @@ ONE_PLACE_EACH = {
     "prometheus_client": ["common/metrics.py"],
     "uvicorn": ["common/web.py", "common/guard.py"],
     "uvloop": ["common/service.py", "demo/*.py"],
-    "pydantic_settings": ["common/settings.py"],
     "click": ["console/*.py", "demo/*.py"],
     "rich": ["console/*.py", "demo/*.py"],
 }
@@ -61,6 +60,8 @@ PURE = [
     "common/masking.py",
     "common/overlap.py",
     "common/urls.py",
+    "common/values.py",
+    "common/sentences.py",
     "common/store/failures.py",
     "common/store/headers.py",
     "common/store/sign.py",

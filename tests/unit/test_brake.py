@@ -15,8 +15,8 @@ from click.testing import CliRunner, Result
 from common.errors import BrakeOn, QueueAway
 from common.queue.port import Bury, DeadLetter, Delivery, Done, Lane
 from common.queue.sqlite import SqliteQueue
-from common.settings import PREFIX, Settings
-from common.tables import BrakeSettings
+from common.routes import BrakeSettings
+from common.settings import PREFIX
 from common.task import Claim, Task
 from console import brake as command
 from console import cli
@@ -129,7 +129,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a queue of its own, and an environment that says nothing."""
     for name in [name for name in os.environ if name.upper().startswith(PREFIX)]:
         monkeypatch.delenv(name)
-    monkeypatch.setitem(Settings.model_config, "secrets_dir", str(tmp_path / "secrets"))
+    monkeypatch.setattr("common.settings.SECRETS_DIR", str(tmp_path / "secrets"))
     monkeypatch.chdir(tmp_path)
     Path("hookmirror.toml").write_text('[queue]\nurl = "sqlite:///queue.db"\n')
     return tmp_path

@@ -14,14 +14,16 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from common.errors import QueueAway
 from common.queue.port import Bury, DeadLetter, Lane, Retry
 from common.queue.sqlite import SqliteQueue
-from common.settings import PREFIX, Settings, load
-from common.tables import EXEC_TIMEOUT, FORWARD_TIMEOUT, ActionTable, RouteSettings, StackRouteSettings
+from common.routes import EXEC_TIMEOUT, FORWARD_TIMEOUT, ActionTable, RouteSettings, StackRouteSettings
+from common.settings import PREFIX, load
 from common.task import Claim, Task
 from console import cli
+from tests.integration.test_s3_tls import certificate, pem
 from tests.lab.samples import PUBLISHED
 
 STEERING = "\x1b[2J\x1b]0;title\x07\r\n\x9b\u2028end"
@@ -45,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a configuration and a queue of its own, and an environment that says nothing."""
     for name in [name for name in os.environ if name.upper().startswith(PREFIX)]:
         monkeypatch.delenv(name)
-    monkeypatch.setitem(Settings.model_config, "secrets_dir", str(tmp_path / "secrets"))
+    monkeypatch.setattr("common.settings.SECRETS_DIR", str(tmp_path / "secrets"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
     Path("hookmirror.toml").write_text(CONFIG)
@@ -153,8 +155,10 @@ def test_init_writes_a_configuration_that_loads_for_its_owner_alone() -> None:
 def test_init_names_every_key_and_each_can_be_uncommented() -> None:
     run("init", "--output", "new.toml")
     text = Path("new.toml").read_text()
-    Path("mcs.pem").touch()
+    key = ec.generate_private_key(ec.SECP256R1())
+    Path("mcs.pem").write_bytes(pem(certificate("our CA", key, "our CA", key)))
     text = re.sub(r"^# (\[\S+\]$|[a-z_]+ = )", r"\1", text, flags=re.MULTILINE)
+    text = text.replace('"..."', '"an-example"')
     text = re.sub(r"/etc/ssl/\w+.pem", "mcs.pem", text)
     Path("new.toml").write_text(text.replace('profile = "mcs"', ""))
     settings = load("new.toml")
@@ -166,7 +170,8 @@ def test_init_names_every_key_and_each_can_be_uncommented() -> None:
         settings.routes[0].brake,
     )
     for table in tables:
-        assert type(table).model_fields.keys() - table.model_fields_set <= {"profile"}
+        unnamed = type(table).model_fields.keys() - table.model_fields_set
+        assert unnamed <= {"profile", "allow_short_look_after"}  # of the latter no user is to know
     named = set().union(*(route.model_fields_set for route in settings.routes))
     assert named == RouteSettings.model_fields.keys()
     [stack_route] = settings.stack_routes  # the rest of it is what every action has
@@ -372,7 +377,7 @@ def test_the_program_exits_zero_when_all_is_well(
     ("config", "sentence"),
     [
         ("[worker]\nconcurency = 1\n", 'Did you mean "concurrency"?'),
-        ('[queue]\nurl = "redis://x"\n', 'url = "sqlite:///hookmirror.db"'),
+        ('[queue]\nurl = "redis://x"\n', 'write "sqlite:///hookmirror.db"'),
         ('[queue]\nurl = "sqlite:///absent/folder/queue.db"\n', "folder"),
         ("[queue\n", "line 1"),
     ],

@@ -174,7 +174,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a configuration and a queue of its own, and an environment that says nothing."""
     for name in [name for name in os.environ if name.upper().startswith(PREFIX)]:
         monkeypatch.delenv(name)
-    monkeypatch.setitem(Settings.model_config, "secrets_dir", str(tmp_path / "secrets"))
+    monkeypatch.setattr("common.settings.SECRETS_DIR", str(tmp_path / "secrets"))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
     Path("hookmirror.toml").write_text(CONFIG)

@@ -33,8 +33,8 @@ from common.errors import (
 from common.metrics import Metrics, ReceiverFamilies, SpoolFamilies, WorkerFamilies
 from common.queue.memory import MemoryQueue
 from common.queue.port import Bury, Counts, Delivery, Done, Lane, Retry, Verdict
+from common.routes import BrakeSettings
 from common.store.memory import MemoryStore
-from common.tables import BrakeSettings
 from common.task import Claim, Task
 from common.telemetry import Action
 from receiver.metrics import OUTCOMES, HookMetrics, refusal

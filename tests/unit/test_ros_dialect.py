@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import BadRequest, NotAHook
-from common.tables import StackRouteSettings
+from common.routes import StackRouteSettings
 from common.task import Output, Stack, Task
 from receiver.dialects.ros import MAX_DEPTH, MAX_OUTPUTS, MAX_TEXT, parse
 from receiver.intake import parse_json

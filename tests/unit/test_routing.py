@@ -2,7 +2,8 @@
 
 import pytest
 
-from common.tables import RouteSettings, StoreSettings
+from common.routes import RouteSettings
+from common.tables import StoreSettings
 from common.task import Claim, Task
 from receiver.dialects.s3 import Event
 from receiver.routing import Routing
@@ -75,7 +76,7 @@ def test_a_bucket_that_no_route_names_gets_nothing_and_is_not_known() -> None:
         ("in/", ".jpg", "out/a.jpg", False),
         ("in/", ".jpg", "in/a.png", False),
         ("é", "", "e\u0301", False),  # NFC and NFD are different keys
-        (".*", "", "a", False),  # a prefix is text, no pattern
+        ("[a-z]", "", "a", False),  # a prefix is text, no pattern
     ],
 )
 def test_prefix_and_suffix_are_compared_as_text(prefix: str, suffix: str, key: str, fits: bool) -> None:

@@ -115,7 +115,7 @@ def test_what_a_unit_configures_is_accepted(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     for name, value in environment(unit).items():
         monkeypatch.setenv(name, value.replace("%d", str(tmp_path)).replace("%i", "9465"))
-    monkeypatch.setitem(Settings.model_config, "secrets_dir", str(tmp_path / SECRETS_DIR.strip("/")))
+    monkeypatch.setattr("common.settings.SECRETS_DIR", str(tmp_path / SECRETS_DIR.strip("/")))
     settings = load()
     assert settings.metrics.port in {9464, 9465}
     assert settings.queue.url == "amqp://host/"

@@ -1,0 +1,329 @@
+"""Every key of the configuration with wrong values, from the file and from the environment: exit 2, and one
+sentence that names the key and what to write, in no words of a library."""
+
+import json
+import os
+import re
+import tomllib
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+
+from common import service
+from common.settings import PREFIX, Settings, load
+
+SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVoxMjM0NTY="
+
+WHOLE: dict[str, Any] = {
+    "receiver": {"stack_url": "https://hooks.example.org/stacks/0123456789abcdef"},
+    "stores": {
+        "mcs": {"endpoint": "https://hb.ru-msk.vkcloud-storage.ru", "region": "ru-msk"},
+        "aws": {"region": "eu-central-1"},
+    },
+    "routes": [{"source": "mcs:photos", "target": "aws:backup"}],
+    "stack_routes": [{"log": True}],
+}
+"""A configuration in which nothing is wrong."""
+
+NO_TEXT = ["5", "true", '["x"]', "{a = 1}", "2026-01-01", '""', '"  "', '" x"', '"x\\ny"', '"x\\u0000"']
+NO_NUMBER = ['"many"', "true", "[1]", "{a = 1}", "nan", "inf", '""', "-1", '"0x10"', '"8 MB"']
+NO_SWITCH = ['"maybe"', "2", "[true]", "{a = 1}", '""']
+NO_CHOICE = ['"maybe"', "5", "true", '["x"]', '""', '"AUTO"']
+NO_LIST = ["5", "true", '"x"', "{a = 1}", '""', "[5]", "[true]", "[[]]", '[""]', '[" x"]']
+NO_TABLE = ["5", "true", '"x"', '["x"]', '""']
+NO_SECRET = [
+    "5",
+    "true",
+    '["secret-secret"]',
+    '""',
+    '"short"',
+    '"sevench"',
+    '"line one\\nline two"',
+    '" secret-x"',
+]
+NO_URL = [
+    *NO_TEXT,
+    *('"hooks.example.org/x"', '"/x"', '"ftp://h/x"', '"https://"', '"https:///x"', '"https://h:port/x"'),
+    *('"https://h:99999/x"', '"https://h:0/x"', '"https://[::1/x"', '"https://a b/x"', '"https://h/a b"'),
+    *('"https://user:password@h/x"', '"https://h_ö\\u0000/x"', '"https://-h/x"', '"https://a..b/x"'),
+]
+NO_HOST = [
+    *NO_TEXT,
+    '"0.0.0.0:8080"',
+    '"http://0.0.0.0"',
+    '"[::]"',
+    '"256.1.1.1"',
+    '"a b"',
+    '"localhost/x"',
+    '"1.2.3"',
+]
+NO_PORT = [*NO_NUMBER, "65536", "8.5", '"http"']
+NO_BUCKET = [
+    *NO_TEXT,
+    *('"mcs"', '"mcs:"', '":photos"', '"mcs:photos/in"', '"s3://photos"', '"mcs:ph otos"', '"mcs:*"'),
+    *('"mcs:photos:x"', '"mcs:.."', '"nowhere:photos"', '"MCS:photos"'),
+]
+NO_KEY = [
+    "5",
+    "true",
+    '["x"]',
+    "{a = 1}",
+    '"/photos/"',
+    '"photos/*"',
+    '" photos/"',
+    '"photos/\\n"',
+    '"a\\nb"',
+]
+NO_FILE = ["5", "true", '["x"]', '""', '"no/such/file.pem"', '"."', '"hookmirror.toml"']
+NO_NETWORKS = [*NO_LIST, '["10.0.0.1/8"]', '["proxy.local"]', '["10.0.0.0/33"]', '["1.2.3"]', '["::1/200"]']
+
+WRONG: dict[str, list[str]] = {
+    "queue": NO_TABLE,
+    "queue.url": [
+        *NO_TEXT,
+        *(
+            '"redis://x"',
+            '"hookmirror.db"',
+            '"sqlite://hookmirror.db"',
+            '"sqlite:///"',
+            '"sqlite:hookmirror.db"',
+        ),
+        *(
+            '"sqlite:///:memory:"',
+            '"sqlite:hookmirror.db"',
+            '"sqlite:///folder/"',
+            '"amqp:///vhost"',
+            '"amqp://"',
+            '"amqp:host"',
+        ),
+        *('"amqp://u:pass#word1@host/"', '"amqp://u:pass/word1@host/"', '"amqp://u:pass?word1@host/"'),
+        *('"amqp://u:pass[word1@host/"', '"amqp://u:password1@host:port/"', '"amqp://u:password1@host:0/"'),
+        *(
+            '"amqp://u:x@host/"',
+            '"amqp://u:@host/"',
+            '"amqp://u:pass%word1@host/"',
+            '"amqp://u:pass word1@host/"',
+        ),
+        *('"amqp://u:password1@host/#"', '"amqp://u:password1@host/?heartbeat=often"', '"amqp://h:99999/"'),
+    ],
+    "receiver": NO_TABLE,
+    "receiver.host": NO_HOST,
+    "receiver.port": NO_PORT,
+    "receiver.public_url": [
+        *NO_URL,
+        '"https://h/{token}"',
+        '"https://hooks.example.org/stacks/0123456789abcdef"',
+    ],
+    "receiver.stack_url": [*NO_URL, '"https://h/webhook"'],
+    "receiver.sns_topics": [*NO_LIST, '["my-topic"]', '["arn:aws:sqs:eu-central-1:123456789012:x"]'],
+    "receiver.docs": NO_SWITCH,
+    "receiver.spool": ["5", "true", '["x"]', '""', '"."', '"folder/"', '"a\\u0000b"'],
+    "receiver.allowed_networks": NO_NETWORKS,
+    "receiver.trusted_proxies": NO_NETWORKS,
+    "receiver.requests_per_second": [*NO_NUMBER, "0", "1e9"],
+    "receiver.burst": [*NO_NUMBER, "0", "1.5"],
+    "receiver.max_connections": [*NO_NUMBER, "0", "1.5", "100000"],
+    "worker": NO_TABLE,
+    "worker.concurrency": [*NO_NUMBER, "0", "1001", "1.5"],
+    "worker.look_after": [*NO_NUMBER, "0", "1", "899", "1199", "3601", "1200.5"],
+    "worker.allow_short_look_after": NO_SWITCH,
+    "worker.attempts": [*NO_NUMBER, "0", "1001"],
+    "worker.drain": [*NO_NUMBER, "3601"],
+    "worker.memory": [*NO_NUMBER, "0", "1000", '"128MiB"'],
+    "metrics": NO_TABLE,
+    "metrics.host": NO_HOST,
+    "metrics.port": [*NO_PORT, "8080"],
+    "stores": NO_TABLE,
+    "stores.mcs": NO_TABLE,
+    "stores.mcs.endpoint": [
+        *NO_URL,
+        *('"hb.ru-msk.vkcloud-storage.ru"', '"s3://photos"', '"https://h?x=1"', '"https://h#x"'),
+        *('"https://photos.hb.ru-msk.vkcloud-storage.ru"', '"https://photos.s3.eu-central-1.amazonaws.com"'),
+    ],
+    "stores.mcs.public_url": [*NO_URL, '"https://h/{token}"', '"https://h/webhook"'],
+    "stores.mcs.region": [*NO_TEXT, '"ru msk"', '"ru/msk"', '"ru,msk"', '"https://x"'],
+    "stores.mcs.profile": NO_TEXT,
+    "stores.mcs.access_key_id": [*NO_TEXT, '"key id"', '"ключ"', '"key"'],
+    "stores.mcs.secret_access_key": [*NO_SECRET, '"secret-secret"'],
+    "stores.mcs.session_token": [*NO_SECRET, '"token-token"'],
+    "stores.mcs.addressing": NO_CHOICE,
+    "stores.mcs.key_encoding": NO_CHOICE,
+    "stores.mcs.max_requests_per_second": [*NO_NUMBER, "0"],
+    "stores.mcs.ca_bundle": NO_FILE,
+    "stores.mcs.storage_classes": NO_LIST[:-1],
+    "stores.mcs.tags": NO_CHOICE,
+    "stores.mcs.consistency": NO_CHOICE,
+    "routes": ["5", "true", '"x"', '"mcs:a"', '["x"]', "{source = 'mcs:a', target = 'aws:b'}"],
+    "routes.0": ["5", '"x"'],
+    "routes.0.name": ["5", "true", '["x"]', '" x"', '"x\\ny"', f'"{"x" * 201}"'],
+    "routes.0.source": [*NO_BUCKET, '"aws:backup"'],
+    "routes.0.target": [*NO_BUCKET, '"mcs:photos"'],
+    "routes.0.exec": [*NO_TEXT, '"beside-a-target.sh"'],
+    "routes.0.forward": [*NO_URL, '"https://example.org/beside-a-target"'],
+    "routes.0.timeout": [*NO_NUMBER, "0", "541", "5"],
+    "routes.0.on_failure": [*NO_CHOICE, '"bury"'],
+    "routes.0.secret": ["5", "true", '["x"]', '""', '"whsec_"', '"hunter2-hunter2"', f'"{SECRET}"'],
+    "routes.0.ca_bundle": NO_FILE,
+    "routes.0.prefix": NO_KEY,
+    "routes.0.suffix": [one for one in NO_KEY if "/photos" not in one],
+    "routes.0.target_prefix": NO_KEY,
+    "routes.0.deletes": NO_CHOICE,
+    "routes.0.brake": NO_TABLE,
+    "routes.0.brake.deletes": [*NO_NUMBER, "0", "1.5"],
+    "routes.0.brake.window": [*NO_NUMBER, "0"],
+    "routes.0.storage_class": [*NO_TEXT, '"COLD"', '"standard_ia"'],
+    "routes.0.sse": [*NO_CHOICE, '"aes256"', '"kms"'],
+    "routes.0.kms_key": [*NO_TEXT, '"arn:aws:kms:x"'],
+    "routes.0.max_bytes_per_second": [*NO_NUMBER, "0", "50", '"50MB"'],
+    "routes.0.takes_over": [*NO_LIST, '["old:photos"]', '["https://old.example.org"]', '["https://h/a/"]'],
+    "stack_routes": ["5", "true", '"x"', '["x"]', "{log = true}"],
+    "stack_routes.0": ["5", '"x"'],
+    "stack_routes.0.name": ["5", "true", '["x"]', '" x"'],
+    "stack_routes.0.exec": [*NO_TEXT, '"beside-log.sh"'],
+    "stack_routes.0.forward": [*NO_URL, '"https://example.org/beside-log"'],
+    "stack_routes.0.timeout": [*NO_NUMBER, "0", "541", "5"],
+    "stack_routes.0.on_failure": [*NO_CHOICE, '"bury"'],
+    "stack_routes.0.secret": ["5", '""', f'"{SECRET}"'],
+    "stack_routes.0.ca_bundle": NO_FILE,
+    "stack_routes.0.stack": NO_TEXT,
+    "stack_routes.0.status": [*NO_LIST, "[]", '["create_complete"]', '["*_failed"]'],
+    "stack_routes.0.log": [*NO_SWITCH, "false"],
+    "stack_routes.0.window": [*NO_NUMBER, "0", "86401"],
+}
+"""Wrong values of each key, as TOML."""
+
+FOREIGN = re.compile(
+    r"(?i:pydantic|Input should|Value error|traceback|should be|\bvalid\b|validation|Extra inputs|instance of"
+    r"|Decoder|JSONDecode|errno)|Error\b|Exception|None\b|NoneType|\bstr\b|\bint\b|\bdict\b|\bfloat\b|\bbool\b|tuple"
+    r"|could not be cast|base 10|urlopen|Expecting",
+)
+"""Words of libraries and of Python."""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, and an environment and secrets that say nothing."""
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    for name in [name for name in os.environ if name.upper().startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("common.settings.SECRETS_DIR", str(tmp_path / "secrets"))
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+def toml(value: Any) -> str:
+    """`value` as TOML in one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {toml(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return value.text if isinstance(value, Literally) else json.dumps(value)
+
+
+class Literally:
+    """TOML as it stands."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+def with_value(key: str, text: str) -> str:
+    """The whole configuration as TOML, with `text` at `key`."""
+    whole = json.loads(json.dumps(WHOLE))
+    at: Any = whole
+    *path, last = (int(part) if part.isdigit() else part for part in key.split("."))
+    for part in path:
+        at = at.setdefault(part, {}) if isinstance(at, dict) else at[part]
+    at[last] = Literally(text)
+    return "".join(f"{name} = {toml(value)}\n" for name, value in whole.items())
+
+
+def leaves(kind: Any, path: str = "") -> Iterator[str]:
+    """Every key there is, those of tables too; "0" for an entry of a list of tables, "mcs" for a store."""
+    if get_origin(kind) in {Union, types.UnionType}:
+        kind = next(part for part in get_args(kind) if part is not type(None))
+    if path:
+        yield path
+    if get_origin(kind) is dict:
+        yield from leaves(get_args(kind)[1], f"{path}.mcs")
+    elif get_origin(kind) is tuple and issubclass_(get_args(kind)[0]):
+        yield from leaves(get_args(kind)[0], f"{path}.0")
+    elif issubclass_(kind):
+        for name, field in kind.model_fields.items():
+            yield from leaves(field.annotation, f"{path}.{name}".lstrip("."))
+
+
+def issubclass_(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def test_every_key_is_tried_with_several_wrong_values() -> None:
+    assert set(WRONG) == set(leaves(Settings))
+    assert all(len(set(values)) >= 2 for values in WRONG.values())
+
+
+def test_nothing_is_wrong_with_the_configuration_that_they_are_put_into(place: Path) -> None:
+    file = place / "hookmirror.toml"
+    file.write_text("".join(f"{name} = {toml(value)}\n" for name, value in WHOLE.items()))
+    assert load(file).routes
+
+
+def said_of(file: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the services say at the start, which fails; it is one line."""
+    assert service.main(str(file)) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1, said
+    assert said.startswith("hookmirror: ")
+    return said.removeprefix("hookmirror: ").rstrip("\n")
+
+
+def check(said: str, key: str) -> None:
+    """Whether the sentence names `key`, tells what to do, and is in our words."""
+    name = key.removesuffix(".0").rpartition(".")[2]
+    assert re.search(rf"\b{name}\b|\b{name.removesuffix('s').replace('_', ' ')}\b", said), said
+    assert not FOREIGN.search(said), FOREIGN.search(said)
+    assert re.search(r"\b(write|add|leave|give|take|name|copy|let|make|goes?)\b", said, re.IGNORECASE), said
+    assert "\x00" not in said
+
+
+@pytest.mark.parametrize(("key", "text"), [(key, text) for key, texts in WRONG.items() for text in texts])
+def test_a_wrong_value_in_the_file_is_one_sentence_that_names_its_key(
+    key: str, text: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = place / "hookmirror.toml"
+    file.write_text(with_value(key, text))
+    said = said_of(file, capsys)
+    assert said.startswith(f"{file}: ")
+    check(said.removeprefix(f"{file}: "), key)
+    if "secret" in key or "url" in key or "forward" in key:
+        assert "secret-secret" not in said
+        assert "word1" not in said
+
+
+def variables() -> Iterator[tuple[str, str]]:
+    """Each key that one variable can say, with wrong values that differ in an environment."""
+    for key, texts in WRONG.items():
+        if ".0" in key or key in {"routes", "stack_routes"}:
+            continue
+        for text in texts:
+            value = tomllib.loads(f"x = {text}")["x"]
+            if isinstance(value, str) and "\x00" not in value:
+                yield key, value
+
+
+@pytest.mark.parametrize(("key", "value"), list(variables()))
+def test_a_wrong_value_of_a_variable_is_one_sentence_that_names_it(
+    key: str, value: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = place / "hookmirror.toml"
+    file.write_text("".join(f"{name} = {toml(value)}\n" for name, value in WHOLE.items()))
+    name = PREFIX + key.replace(".", "__").upper()
+    monkeypatch.setenv(name, value)
+    said = said_of(file, capsys)
+    assert name in said or said.startswith(f"{file}: ")
+    check(said, key)
