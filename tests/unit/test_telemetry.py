@@ -229,3 +229,10 @@ def test_the_actions_are_names_that_a_query_can_use() -> None:
     assert len(set(values)) == len(values)
     assert all(value.replace("_", "").isalpha() and value.islower() for value in values)
     assert telemetry.__doc__
+
+
+def test_a_text_too_short_to_be_a_secret_is_never_hidden() -> None:
+    lines = Lines("json", "a", "seven77", "eight888")
+    telemetry.hide("b")
+    log(Action.STARTED, "a banana, seven77, eight888")
+    assert "a banana, seven77, ***" in lines.text

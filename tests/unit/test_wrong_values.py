@@ -327,3 +327,121 @@ def test_a_wrong_value_of_a_variable_is_one_sentence_that_names_it(
     said = said_of(file, capsys)
     assert name in said or said.startswith(f"{file}: ")
     check(said, key)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[worker\n", "line 1, worker"),
+        ("[stores.mcs]\nregion = ru-msk\n", "line 2, stores.mcs.region"),
+        ("[stores.mcs]\n\nregion = \n", "line 3, stores.mcs.region"),
+        ("[receiver]\npublic_url = https://h/x\n", "line 2, receiver.public_url"),
+        ('[receiver]\npublic_url = "https://h/x\n', "line 2, receiver.public_url"),
+        ('[receiver]\nspool = "C:\\spool"\n', "line 2, receiver.spool"),
+        ("[worker]\nattempts = 1\nattempts = 2\n", "line 3, worker.attempts"),
+        ("[worker]\nattempts = 08\n", "line 2, worker.attempts"),
+        ("[worker]\nattempts: 8\n", "line 2, worker"),
+        ("[worker]\n[worker]\n", "line 2, worker"),
+        ("[routes]\nsource = 'a:b'\n[[routes]]\nsource = 'a:b'\n", "line 3, routes"),
+        ("[[routes]]\nsource = mcs:photos\n", "line 2, routes.source"),
+        ("[receiver]\nsns_topics = ['a'\n", "line 2, receiver"),
+        ("[queue]\nurl = “amqp://u:hush-hush@h”\n", "line 2, queue.url"),
+        ("= 5\n", "line 1"),
+    ],
+)
+def test_what_is_no_toml_is_one_sentence_with_the_line_and_the_key(
+    text: str, named: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = place / "hookmirror.toml"
+    file.write_text(text)
+    said = said_of(file, capsys)
+    assert said.startswith(f"{file}: {named}")
+    assert "this is no TOML: " in said
+    assert "hush-hush" not in said
+    assert not FOREIGN.search(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOOKMIRROR_PORT", "tcp://10.0.0.1:8080"),
+        ("HOOKMIRROR_SERVICE_HOST", "10.0.0.1"),
+        ("HOOKMIRROR_SERVICE_PORT", "8080"),
+        ("HOOKMIRROR_SERVICE_PORT_HTTP", "8080"),
+        ("HOOKMIRROR_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("HOOKMIRROR_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("HOOKMIRROR_PORT_8080_TCP_PROTO", "tcp"),
+        ("HOOKMIRROR_RECEIVER_PORT", "tcp://10.0.0.1:8080"),
+        ("HOOKMIRROR_RECEIVER_SERVICE_HOST", "10.0.0.1"),
+        ("HOOKMIRROR_RABBITMQ_PORT_5672_TCP_PORT", "5672"),
+    ],
+)
+def test_a_variable_that_kubernetes_sets_for_a_service_is_named_as_such(
+    name: str, value: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "hookmirror.toml").write_text("")
+    monkeypatch.setenv(name, value)
+    said = said_of(place / "hookmirror.toml", capsys)
+    assert said.startswith(f"{name}: Kubernetes sets this variable")
+    assert "enableServiceLinks: false" in said
+
+
+def test_a_line_break_at_the_end_is_left_out_with_a_note(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "hookmirror.toml").write_text(with_value("stores.mcs.region", '"ru-msk\\n"'))
+    monkeypatch.setenv("HOOKMIRROR_RECEIVER__PUBLIC_URL", "https://h/webhook/0123456789abcdef\n")
+    settings = load(place / "hookmirror.toml")
+    assert settings.stores["mcs"].region == "ru-msk"
+    assert settings.receiver.public_url == "https://h/webhook/0123456789abcdef"
+    assert set(settings.notes) == {
+        "stores.mcs.region: the line break at its end is left out",
+        "HOOKMIRROR_RECEIVER__PUBLIC_URL: the line break at its end is left out",
+    }
+
+
+def test_several_wrong_values_are_a_line_each(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = place / "hookmirror.toml"
+    file.write_text("[worker]\nconcurrency = 0\n[receiver]\nport = -1\n[metrics]\nhots = 'x'\n")
+    assert service.main(str(file)) == 2
+    said = capsys.readouterr().err
+    assert [part in said for part in ("worker.concurrency", "receiver.port", "metrics.hots")] == [True] * 3
+    assert len(said.splitlines()) == 3
+
+
+def test_a_store_named_in_capitals_is_the_one_that_a_variable_means(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "hookmirror.toml").write_text('[stores.MCS]\nregion = "ru-msk"\n')
+    monkeypatch.setenv("HOOKMIRROR_STORES__MCS__ADDRESSING", "path")
+    store = load(place / "hookmirror.toml").stores
+    assert list(store) == ["MCS"]
+    assert (store["MCS"].region, store["MCS"].addressing) == ("ru-msk", "path")
+
+
+def test_a_storage_class_that_only_its_store_has_is_said_there(place: Path) -> None:
+    text = with_value("stores.aws.storage_classes", '["COLD"]')
+    (place / "hookmirror.toml").write_text(
+        text.replace('"aws:backup"', '"aws:backup", storage_class = "COLD"')
+    )
+    assert load(place / "hookmirror.toml").routes[0].storage_class == "COLD"
+
+
+def test_a_password_of_the_broker_may_hold_anything_that_is_escaped(place: Path) -> None:
+    url = "amqp://u:a%23b%2Fc%3Fd%40e%25f@host:5671/v%2Fhost?heartbeat=5"
+    (place / "hookmirror.toml").write_text(with_value("queue.url", json.dumps(url)))
+    settings = load(place / "hookmirror.toml")
+    assert {"a#b/c?d@e%f", "a%23b%2Fc%3Fd%40e%25f"} <= set(settings.secrets())
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_without_a_traceback(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> None:
+        raise LookupError("out\nof order")
+
+    monkeypatch.setattr("common.settings.start", fails)
+    assert service.main(None) == 1
+    said = capsys.readouterr().err
+    assert "LookupError at test_wrong_values.py, line" in said
+    assert len(said.splitlines()) == 1
