@@ -48,9 +48,9 @@ class _Shared:
 
 
 class MemoryQueue:
-    """All messages in one dictionary. `clock` is the time in epoch seconds."""
+    """All messages in one dictionary. `clock` is in seconds, and nobody sets it."""
 
-    def __init__(self, clock: Callable[[], float] = time.time, *, shared: _Shared | None = None) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, shared: _Shared | None = None) -> None:
         self._clock = clock
         self._shared = shared or _Shared()
         self._messages, self._dead = self._shared.messages, self._shared.dead
@@ -104,7 +104,7 @@ class MemoryQueue:
             raise LostDelivery("the delivery was settled or given back before")
         message.holder = None
         if not isinstance(verdict, Done):
-            message.failures = after_verdict(delivery, verdict, self._clock())
+            message.failures = after_verdict(delivery, verdict, time.time())
         if isinstance(verdict, Done):
             del self._messages[message.id]
         elif isinstance(verdict, Bury):
@@ -119,7 +119,7 @@ class MemoryQueue:
     def _lay(self, message: _Message, why: str) -> None:
         self._messages.pop(message.id, None)
         self._dead[message.id] = DeadLetter(
-            message.id, message.body, message.lane, why, self._clock(), message.attempt, message.failures
+            message.id, message.body, message.lane, why, time.time(), message.attempt, message.failures
         )
 
     async def counts(self) -> Counts:

@@ -4,7 +4,8 @@
 2. *One holder at a time*, however long the work takes.
 3. *Unsettled work comes back* after its holder dies, with a higher `returned`. What no holder was given is
    given back at once when a holder stops taking, and not counted.
-4. *A wait is a wait*: `Retry` and `delay` come back no sooner than asked, and block nobody meanwhile.
+4. *A wait is a wait*: `Retry` and `delay` come back no sooner than asked, and block nobody meanwhile. The
+   wall clock may be set back or forth: it hides nothing, brings nothing early, and takes nothing away.
 5. *Dead letters never expire*; looking at them changes neither their count nor their order, which is that
    of their burial.
 6. *`settle` happens once.* If it raises, the delivery counts as unsettled and comes back.
@@ -232,4 +233,4 @@ class Queue(Publisher, Consumer, Inspector, Marks, Protocol):
     """All of it, as `open_queue` returns it."""
 
     async def close(self) -> None:
-        """Let go of everything; what is unsettled comes back to others."""
+        """Let go of everything; what is unsettled comes back to others, at once."""

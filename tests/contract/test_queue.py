@@ -1,11 +1,10 @@
 """The queue port's contract, line by line, on every backend."""
 
 import asyncio
-import sqlite3
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -221,6 +220,42 @@ async def test_a_delayed_publish_arrives_no_sooner_and_waits_durably(backend: Ba
     [delivery] = await take(other, 1)
     assert time.monotonic() - start >= 1.99
     assert delivery.attempt == 1
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+async def test_a_wall_clock_that_is_set_hides_nothing_brings_nothing_early_and_takes_nothing_away(
+    backend: Backend, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await backend.open(), await backend.open()
+    await first.publish(b"held", lane=Lane.LIVE)
+    [held] = await take(first, 1)
+    await first.publish(b"later", lane=Lane.BULK, delay=30)
+    await first.publish(b"before", lane=Lane.LIVE)
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + step)
+    third = await backend.open()  # a process that was started since
+    await third.publish(b"after", lane=Lane.LIVE)
+    start = time.monotonic()
+    assert {delivery.body for delivery in await take(second, 2)} == {b"before", b"after"}
+    assert time.monotonic() - start < backend.lease
+    assert await nothing_comes(second, backend.lease * 1.5)
+    assert await nothing_comes(third, 0.5, lane=Lane.BULK)
+    assert first.holds(held)
+    await first.settle(held, Done("ok"))
+
+
+async def test_a_clean_stop_leaves_nothing_in_anybodys_hands(backend: Backend) -> None:
+    stopping, other = await backend.open(), await backend.open()
+    for number in range(5):
+        await stopping.publish(b"%d" % number, lane=Lane.LIVE)
+    await take(stopping, 3, limit=4)
+    await stopping.close()
+
+    async def free() -> bool:
+        counts = await other.counts()
+        return not counts.held and counts.ready[Lane.LIVE] == 5
+
+    await until(free, "all are ready", backend.lease * 0.75)
 
 
 async def test_a_delay_out_of_range_is_refused(backend: Backend) -> None:
@@ -612,30 +647,3 @@ async def test_marks_are_no_messages(backend: Backend) -> None:
     counts = await queue.counts()
     assert (sum(counts.ready.values()), counts.waiting, counts.held or 0, counts.dead) == (0, 0, 0, 0)
     assert await nothing_comes(queue, 0.5)
-
-
-async def test_a_file_of_before_there_were_marks_takes_them(tmp_path: Path) -> None:
-    path = tmp_path / "queue.db"
-    old = await SqliteQueue.open(path)
-    await old.publish(b"kept", lane=Lane.LIVE)
-    await old.close()
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("DROP TABLE mark")
-    queue = await SqliteQueue.open(path)
-    assert [await queue.first("k", holder, at=1000, within=60) for holder in "aba"] == [True, False, True]
-    assert (await queue.counts()).ready[Lane.LIVE] == 1
-    await queue.close()
-
-
-async def test_a_file_of_before_returns_were_counted_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "queue.db"
-    old = await SqliteQueue.open(path)
-    await old.publish(b"kept", lane=Lane.LIVE)
-    await old.close()
-    with closing(sqlite3.connect(path)) as file:
-        file.execute("ALTER TABLE message DROP COLUMN returned")
-    both = await asyncio.gather(SqliteQueue.open(path), SqliteQueue.open(path))
-    [delivery] = await take(both[0], 1)
-    assert (delivery.body, delivery.attempt, delivery.returned) == (b"kept", 1, 0)
-    for queue in both:
-        await queue.close()

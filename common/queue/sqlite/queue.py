@@ -2,7 +2,7 @@
 
 A lease is a due time in the future: a held message is one whose `due` has not come yet, so a dead
 holder's messages become due by themselves and nothing has to sweep. The holder renews its leases
-while it lives.
+while it lives. All this goes by the queue's own time; the wall clock is only told to people (`at`).
 """
 
 import asyncio
@@ -10,11 +10,11 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from common.errors import LostDelivery, QueueAway
@@ -42,6 +42,16 @@ POLL = 0.2
 PAGE = 1000
 """Dead letters that are read or changed in one transaction."""
 
+# Of each lane: all, those whose time is to come, and of these the leased. Its cost does not grow with the
+# messages: of them it looks at those that fall due within this second, and at the leased.
+_COUNTS = """
+SELECT dead, lane, n,
+    (SELECT coalesce(sum(n), 0) FROM due_in WHERE lane = depth.lane AND second > :second)
+    + (SELECT count(*) FROM message
+       WHERE dead = 0 AND lane = depth.lane AND due > :now AND due < :second + 1),
+    (SELECT count(*) FROM message WHERE holder IS NOT NULL AND lane = depth.lane AND due > :now)
+FROM depth"""
+
 
 class SqliteQueue:
     """One handle on the file."""
@@ -49,31 +59,38 @@ class SqliteQueue:
     def __init__(self, file: SqliteFile, lease: float) -> None:
         self._file = file
         self._run = file.run
+        self._now = file.now
         self._lease = lease
         self._news = asyncio.Event()
-        self._held: dict[int, tuple[str, float, Lane]] = {}  # id -> (holder, lease end by our clock, lane)
+        self._held: dict[int, tuple[str, float, Lane]] = {}  # id -> (holder, lease end, lane)
         self._renewer = asyncio.create_task(self._renew())
 
     @classmethod
-    async def open(cls, path: Path, *, lease: float = LEASE) -> "SqliteQueue":
-        """Open the file, making it when it is not there. Raises `ConfigError` when that cannot be."""
-        return cls(await SqliteFile.open(path), lease)
+    async def open(
+        cls,
+        path: Path,
+        *,
+        create: bool = True,
+        lease: float = LEASE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> "SqliteQueue":
+        """Open the file; `create` makes it when it is not there. `clock` is in seconds, the same for every
+        process, and never set back. Raises `ConfigError` for what only a person can mend, `QueueAway` for
+        what may pass."""
+        return cls(await SqliteFile.open(path, create=create, clock=clock), lease)
 
     async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
         """See the port."""
         check_delay(delay)
-        row = (lane, body, time.time() + delay)
+        row = (lane, body, self._now() + delay)
         await self._run(lambda db: db.execute("INSERT INTO message (lane, body, due) VALUES (?, ?, ?)", row))
         self._news.set()
 
     async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
         """See the port."""
-        row = (lane, body, why, time.time())
-        await self._run(
-            lambda db: db.execute(
-                "INSERT INTO message (lane, body, due, dead, why, at) VALUES (?, ?, 0, 1, ?, ?)", row
-            )
-        )
+        row = (lane, body, self._now(), why, time.time())
+        sql = "INSERT INTO message (lane, body, due, dead, why, at) VALUES (?, ?, ?, 1, ?, ?)"
+        await self._run(lambda db: db.execute(sql, row))
 
     async def deliveries(self, lane: Lane, limit: int) -> AsyncIterator[Delivery]:
         """See the port."""
@@ -91,7 +108,7 @@ class SqliteQueue:
                 await self._wait_for_news()
 
     async def _take(self, lane: Lane, room: int) -> list[Delivery]:
-        now, holder = time.time(), uuid.uuid4().hex
+        now, holder = self._now(), uuid.uuid4().hex
 
         def lease(db: sqlite3.Connection) -> list[tuple[int, bytes, int, str, int]]:
             # A holder's name on a message that is due again means that the holder died with it.
@@ -115,8 +132,7 @@ class SqliteQueue:
             if leasing.exception() is None:
                 await self._unlease([(row[0], holder) for row in leasing.result()])
             raise
-        end = time.monotonic() + self._lease
-        self._held.update({row[0]: (holder, end, lane) for row in rows})
+        self._held.update({row[0]: (holder, now + self._lease, lane) for row in rows})
         return [
             Delivery(body, attempt, (id_, holder), lane, _failures(failures), returned)
             for id_, body, attempt, failures, returned in rows
@@ -156,7 +172,7 @@ class SqliteQueue:
                 await self._extend(held)
 
     async def _extend(self, held: list[tuple[int, str]]) -> None:
-        end, until = time.monotonic() + self._lease, time.time() + self._lease
+        until = self._now() + self._lease
 
         def extend(db: sqlite3.Connection) -> list[int]:
             sql = "UPDATE message SET due = ? WHERE id = ? AND holder = ? AND dead = 0"
@@ -170,7 +186,7 @@ class SqliteQueue:
             current = self._held.get(id_)
             if current is not None and current[0] == holder:
                 if id_ in kept:
-                    self._held[id_] = (holder, end, current[2])
+                    self._held[id_] = (holder, until, current[2])
                 else:
                     del self._held[id_]
 
@@ -178,22 +194,22 @@ class SqliteQueue:
         """See the port."""
         id_, holder = _receipt(delivery)
         held = self._held.get(id_)
-        return held is not None and held[0] == holder and time.monotonic() < held[1]
+        return held is not None and held[0] == holder and self._now() < held[1]
 
     async def settle(self, delivery: Delivery, verdict: Verdict) -> None:
         """See the port."""
         id_, holder = _receipt(delivery)
-        now = time.time()
+        now, at = self._now(), time.time()
 
         def end(db: sqlite3.Connection) -> int:
             mine = "WHERE id = ? AND holder = ? AND dead = 0"
             if isinstance(verdict, Done):
                 return db.execute(f"DELETE FROM message {mine}", (id_, holder)).rowcount  # noqa: S608
-            failures = json.dumps([asdict(f) for f in after_verdict(delivery, verdict, now)])
+            failures = json.dumps([asdict(f) for f in after_verdict(delivery, verdict, at)])
             values: tuple[str | float | bytes, ...]
             if isinstance(verdict, Bury):
-                change = "holder = NULL, dead = 1, body = ?, why = ?, at = ?"
-                values = (verdict.body or delivery.body, verdict.why, now)
+                change = "holder = NULL, dead = 1, body = ?, why = ?, at = ?, due = ?"
+                values = (verdict.body or delivery.body, verdict.why, at, now)
             else:
                 attempt = delivery.attempt + verdict.counts
                 change = "holder = NULL, returned = 0, body = ?, attempt = ?, due = ?"
@@ -211,40 +227,40 @@ class SqliteQueue:
 
     async def counts(self) -> Counts:
         """See the port."""
-        now = time.time()
-        # Grouped as the index is ordered, and of its columns alone: the table is not read, whatever its size.
-        sql = (
-            "SELECT lane, dead, count(*), sum(due <= ?), sum(due > ? AND holder IS NOT NULL)"
-            " FROM message GROUP BY dead, lane"
-        )
-        rows = await self._run(lambda db: db.execute(sql, (now, now)).fetchall())
-        live = [row for row in rows if not row[1]]
-        ready = {lane: sum(row[3] for row in live if row[0] == lane) for lane in Lane}
-        held = sum(row[4] for row in live)
-        waiting = sum(row[2] for row in live) - sum(ready.values()) - held
-        return Counts(ready, waiting, held, dead=sum(row[2] for row in rows if row[1]))
+        now = self._now()
+        rows = await self._run(lambda db: db.execute(_COUNTS, {"now": now, "second": int(now)}).fetchall())
+        ready, held, later, dead = dict.fromkeys(Lane, 0), 0, 0, 0
+        for buried, lane, total, to_come, leased in rows:
+            if buried:
+                dead += total
+            else:
+                ready[Lane(lane)] += total - to_come
+                later += to_come
+                held += leased
+        return Counts(ready, later - held, held, dead)
 
     async def letters(self) -> AsyncGenerator[DeadLetter, None]:
         """See the port."""
         behind = (0.0, 0)
         while page := await self._page(PAGE, behind):
-            for letter in page:
+            for _, letter in page:
                 yield letter
-            behind = (page[-1].at, int(page[-1].id))
+            behind = (page[-1][0], int(page[-1][1].id))
 
     async def buried(self, limit: int) -> list[DeadLetter]:
         """See the port."""
-        return await self._page(limit, (0.0, 0))
+        return [letter for _, letter in await self._page(limit, (0.0, 0))]
 
-    async def _page(self, limit: int, behind: tuple[float, int]) -> list[DeadLetter]:
+    async def _page(self, limit: int, behind: tuple[float, int]) -> list[tuple[float, DeadLetter]]:
+        """Return the next dead letters `behind` the one of that time and id, each with its time."""
         sql = (
-            "SELECT id, body, lane, why, at, attempt, failures FROM message"
-            " WHERE dead = 1 AND (at, id) > (?, ?) ORDER BY at, id LIMIT ?"
+            "SELECT due, id, body, lane, why, at, attempt, failures FROM message"
+            " WHERE dead = 1 AND (due, id) > (?, ?) ORDER BY due, id LIMIT ?"
         )
         rows = await self._run(lambda db: db.execute(sql, (*behind, limit)).fetchall())
         return [
-            DeadLetter(str(id_), body, Lane(lane), why, at, attempt, _failures(failures))
-            for id_, body, lane, why, at, attempt, failures in rows
+            (due, DeadLetter(str(id_), body, Lane(lane), why, at, attempt, _failures(failures)))
+            for due, id_, body, lane, why, at, attempt, failures in rows
         ]
 
     async def replay(self, ids: Collection[str] | None = None) -> set[str]:
@@ -253,7 +269,7 @@ class SqliteQueue:
             sql = "SELECT id FROM message WHERE dead = 1"
             ids = await self._run(lambda db: [str(row[0]) for row in db.execute(sql)])
         change = (
-            "UPDATE message SET dead = 0, attempt = 1, returned = 0, due = 0, why = NULL, at = NULL"
+            "UPDATE message SET dead = 0, attempt = 1, returned = 0, due = :now, why = NULL, at = NULL"
             " WHERE dead = 1"
         )
         return await self._each(change, ids)
@@ -265,11 +281,12 @@ class SqliteQueue:
     async def _each(self, statement: str, ids: Collection[str]) -> set[str]:
         """Run `statement` for each of `ids`, PAGE to a transaction: a longer one would make other processes
         wait longer for the file than they do. Return the ids it touched."""
-        one, rest = f"{statement} AND id = ? RETURNING id", iter(ids)
+        one, rest, now = f"{statement} AND id = :id RETURNING id", iter(ids), self._now()
         found: set[str] = set()
 
         def change(db: sqlite3.Connection, batch: list[str]) -> set[str]:
-            return {str(row[0]) for id_ in batch for row in db.execute(one, (id_,)).fetchall()}
+            rows = (db.execute(one, {"id": id_, "now": now}).fetchall() for id_ in batch)
+            return {str(row[0]) for row in chain.from_iterable(rows)}
 
         while batch := list(islice(rest, PAGE)):
             found |= await self._run(partial(change, batch=batch))
@@ -278,7 +295,7 @@ class SqliteQueue:
 
     async def first(self, key: str, holder: str, *, at: float, within: float) -> bool:
         """See the port."""
-        now = time.time()
+        now = self._now()
         row = (key, holder, at, now + mark_lives(within), within)
 
         def mark(db: sqlite3.Connection) -> bool:
@@ -300,9 +317,14 @@ class SqliteQueue:
         self._renewer.cancel()
         held = [(id_, holder) for id_, (holder, _, _) in self._held.items()]
         self._held.clear()
-        sql = "UPDATE message SET due = 0 WHERE id = ? AND holder = ? AND dead = 0"
+        sql = (
+            "UPDATE message SET holder = NULL, returned = returned + 1, due = 0"
+            " WHERE id = ? AND holder = ? AND dead = 0"
+        )
         try:
-            await self._run(lambda db: db.executemany(sql, held))
+            if held:
+                with suppress(QueueAway):  # then the leases run out
+                    await self._run(lambda db: db.executemany(sql, held))
         finally:
             await self._file.close()
 

@@ -1,0 +1,389 @@
+"""The embedded queue beyond the port's contract: its clock, its file, older files, and what it costs."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError, QueueAway
+from common.queue.port import Bury, Counts, Done, Lane, Retry
+from common.queue.sqlite import SqliteQueue
+from tests.contract.test_queue import nothing_comes, seen, take
+
+OLD = """
+CREATE TABLE message (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    lane     TEXT NOT NULL,
+    body     BLOB NOT NULL,
+    due      REAL NOT NULL,
+    attempt  INTEGER NOT NULL DEFAULT 1,
+    failures TEXT NOT NULL DEFAULT '[]',
+    returned INTEGER NOT NULL DEFAULT 0,
+    holder   TEXT,
+    dead     INTEGER NOT NULL DEFAULT 0,
+    why      TEXT,
+    at       REAL
+);
+CREATE INDEX message_when ON message (dead, lane, due, holder);
+CREATE INDEX message_dead ON message (at, id) WHERE dead = 1;
+CREATE TABLE mark (
+    key    TEXT PRIMARY KEY,
+    holder TEXT NOT NULL,
+    at     REAL NOT NULL,
+    until  REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX mark_until ON mark (until);
+"""
+"""The file as the first versions made it, with the wall clock in `due`."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "queue.db"
+
+
+@pytest.fixture
+async def queue(path: Path) -> AsyncIterator[SqliteQueue]:
+    queue = await SqliteQueue.open(path)
+    yield queue
+    await queue.close()
+
+
+def bodies(path: Path) -> set[bytes]:
+    """What another process finds in the file."""
+    with closing(sqlite3.connect(path)) as db:
+        return {row[0] for row in db.execute("SELECT body FROM message")}
+
+
+# The clock
+
+
+class Machine:
+    """A machine's monotonic clock: it begins anew with each boot."""
+
+    def __init__(self) -> None:
+        self.now = 50_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_reboot_hides_nothing_and_no_wait_ends_sooner_for_it(path: Path) -> None:
+    machine = Machine()
+    queue = await SqliteQueue.open(path, clock=machine)
+    await queue.publish(b"fresh", lane=Lane.LIVE)
+    await queue.publish(b"held", lane=Lane.LIVE)
+    [_] = await take(queue, 1)
+    await queue.publish(b"later", lane=Lane.BULK, delay=1200)
+    machine.now += 100
+    await queue.counts()
+    machine.now = 40.0  # another boot; the first process has no time to say good-bye
+    after = await SqliteQueue.open(path, clock=machine)
+    counts = await after.counts()
+    assert (sum(counts.ready.values()), counts.waiting, counts.held) == (2, 1, 0)
+    machine.now += 1200 - 100 - 40 - 1  # the boot has taken those 40 s at least
+    assert (await after.counts()).waiting == 1
+    machine.now += 2
+    assert (await after.counts()).ready[Lane.BULK] == 1
+    await after.close()
+    await queue.close()
+
+
+async def test_every_process_goes_by_the_same_time_after_a_reboot(path: Path) -> None:
+    machine = Machine()
+    before = await SqliteQueue.open(path, clock=machine)
+    await before.close()
+    machine.now = 40.0
+    first = await SqliteQueue.open(path, clock=machine)
+    machine.now = 100.0
+    second = await SqliteQueue.open(path, clock=machine)
+    await first.publish(b"x", lane=Lane.LIVE)
+    [held] = await take(first, 1)
+    machine.now += 14
+    assert await nothing_comes(second, 0.5)
+    assert first.holds(held)
+    machine.now += 2
+    assert not first.holds(held)
+    [again] = await take(second, 1)
+    assert again.returned == 1
+    for queue in (first, second):
+        await queue.close()
+
+
+async def test_letters_stay_in_the_order_of_their_burial_when_the_wall_clock_is_set_back(
+    queue: SqliteQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = time.time
+    for number in range(3):
+        monkeypatch.setattr(time, "time", lambda back=3600 * number: wall() - back)
+        await queue.publish(b"%d" % number, lane=Lane.LIVE)
+        [delivery] = await take(queue, 1)
+        await queue.settle(delivery, Bury("never"))
+    assert [letter.body for letter in await queue.buried(10)] == [b"0", b"1", b"2"]
+    assert await seen(queue) == [b"0", b"1", b"2"]
+
+
+# A file that is taken away
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def delete_all(path: Path) -> None:
+    for file in path.parent.glob("queue.db*"):
+        file.unlink()
+
+
+def rename(path: Path) -> None:
+    path.rename(path.with_name("away.db"))
+
+
+def replace(path: Path) -> None:
+    with closing(sqlite3.connect(path.with_name("other.db"))) as db:
+        db.executescript(OLD)
+    path.with_name("other.db").rename(path)
+
+
+def replace_by_nothing(path: Path) -> None:
+    path.with_name("other.db").touch()
+    path.with_name("other.db").rename(path)
+
+
+every_way = pytest.mark.parametrize("take_away", [delete, delete_all, rename, replace, replace_by_nothing])
+
+
+@every_way
+async def test_nothing_is_confirmed_that_went_into_a_file_without_its_name(
+    queue: SqliteQueue, path: Path, take_away: Callable[[Path], None]
+) -> None:
+    await queue.publish(b"before", lane=Lane.LIVE)
+    take_away(path)
+    with pytest.raises(QueueAway, match=r"queue\.db: the file was deleted or replaced"):
+        await queue.publish(b"refused", lane=Lane.LIVE)
+    await queue.publish(b"after", lane=Lane.LIVE)
+    assert b"after" in bodies(path)
+    assert b"before" in bodies(path), "what was in hand is brought over"
+
+
+@every_way
+async def test_what_was_in_the_file_is_brought_over_once_by_all_who_had_it_open(
+    path: Path, take_away: Callable[[Path], None]
+) -> None:
+    queues = [await SqliteQueue.open(path) for _ in range(3)]
+    for number in range(4):
+        await queues[0].publish(b"%d" % number, lane=Lane.LIVE)
+    await take(queues[1], 1)
+    await queues[0].publish(b"later", lane=Lane.BULK, delay=600)
+    await queues[0].bury(b"dead", lane=Lane.LIVE, why="no task")
+    assert await queues[0].first("mark", "a", at=1000, within=60)
+    take_away(path)
+    ends = await asyncio.gather(*(queue.counts() for queue in queues), return_exceptions=True)
+    assert [type(end) for end in ends] == [QueueAway] * 3
+    for queue in queues:
+        assert await queue.counts() == Counts({Lane.LIVE: 3, Lane.BULK: 0}, waiting=1, held=1, dead=1)
+        assert not await queue.first("mark", "b", at=1000, within=60)
+    for queue in queues:
+        await queue.close()
+    assert len(bodies(path)) == 6, "whoever closes the old file last takes nothing of the new one along"
+
+
+async def test_a_file_that_cannot_be_made_anew_is_asked_for_until_it_can(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    queue = await SqliteQueue.open(folder / "queue.db")
+    await queue.publish(b"before", lane=Lane.LIVE)
+    folder.rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        with pytest.raises(QueueAway, match="no folder"):
+            await queue.publish(b"refused", lane=Lane.LIVE)
+    (tmp_path / "elsewhere").rename(folder)
+    await queue.publish(b"after", lane=Lane.LIVE)
+    await queue.close()
+    assert {b"before", b"after"} <= bodies(folder / "queue.db")
+
+
+@pytest.mark.parametrize("beside", ["queue.db-wal", "queue.db-shm"])
+async def test_without_a_file_that_sqlite_keeps_beside_it_nothing_is_confirmed(
+    path: Path, beside: str
+) -> None:
+    queue = await SqliteQueue.open(path)
+    await queue.publish(b"before", lane=Lane.LIVE)
+    path.with_name(beside).unlink()
+    for _ in range(2):
+        with pytest.raises(QueueAway, match=r"queue\.db-wal or queue\.db-shm was deleted"):
+            await queue.publish(b"refused", lane=Lane.LIVE)
+    await queue.close()
+    assert b"before" in bodies(path)
+
+
+async def test_what_lies_beside_a_file_that_is_gone_is_not_taken_for_the_new_ones(path: Path) -> None:
+    queue = await SqliteQueue.open(path)
+    await queue.publish(b"before", lane=Lane.LIVE)
+    delete(path)
+    fresh = await SqliteQueue.open(path)  # another process, before the first one has noticed
+    await fresh.publish(b"fresh", lane=Lane.LIVE)
+    with pytest.raises(QueueAway, match="deleted or replaced"):
+        await queue.counts()
+    assert (await fresh.counts()).ready[Lane.LIVE] == 2
+    await queue.close()
+    await fresh.close()
+    assert bodies(path) == {b"before", b"fresh"}
+
+
+# Files of older versions
+
+
+def old_file(path: Path, *changes: str) -> None:
+    """Write a file of an older version, with `changes` that make it older still."""
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(OLD)
+        row = "INSERT INTO message (lane, body, due, dead, why, at, holder) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        now = time.time()
+        db.executemany(
+            row,
+            [
+                ("live", b"ready", now - 5, 0, None, None, None),
+                ("bulk", b"later", now + 600, 0, None, None, None),
+                ("live", b"held", now + 10, 0, None, None, "somebody"),
+                ("live", b"second", now + 3, 1, "no", now - 10, None),
+                ("live", b"first", 0, 1, "no", now - 20, None),
+            ],
+        )
+        for change in changes:
+            db.execute(change)
+        db.commit()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        ("DROP TABLE mark",),
+        ("DROP TABLE mark", "ALTER TABLE message DROP COLUMN returned"),
+        ("DROP INDEX message_when", "CREATE INDEX message_due ON message (lane, due)"),
+    ],
+)
+async def test_a_file_of_an_older_version_is_brought_up_to_date_by_whoever_opens_it_first(
+    path: Path, changes: tuple[str, ...]
+) -> None:
+    old_file(path, *changes)
+    both = await asyncio.gather(SqliteQueue.open(path), SqliteQueue.open(path, create=False))
+    for queue in both:
+        assert await queue.counts() == Counts({Lane.LIVE: 1, Lane.BULK: 0}, waiting=1, held=1, dead=2)
+        assert [letter.body for letter in await queue.buried(10)] == [b"first", b"second"]
+    [delivery] = await take(both[0], 1)
+    assert (delivery.body, delivery.attempt, delivery.returned) == (b"ready", 1, 0)
+    assert [await both[1].first("k", who, at=1000, within=60) for who in "aba"] == [True, False, True]
+    for queue in both:
+        await queue.close()
+
+
+async def test_a_file_of_a_newer_version_is_not_touched(path: Path) -> None:
+    await (await SqliteQueue.open(path)).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 1000")
+    with pytest.raises(ConfigError, match=r"queue\.db: a newer hookmirror has written"):
+        await SqliteQueue.open(path)
+
+
+def test_another_programs_database_is_not_touched(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE songs (title TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="another program's database"):
+        asyncio.run(SqliteQueue.open(path))
+    assert path.read_bytes() == before
+
+
+# Depths and what they cost
+
+
+def truth(path: Path, now: float) -> Counts:
+    """Count the messages of a file that nobody has open, one by one."""
+    with closing(sqlite3.connect(path)) as db:
+        rows = db.execute("SELECT lane, dead, due > ?, holder IS NOT NULL FROM message", (now,)).fetchall()
+    live = [row for row in rows if not row[1]]
+    return Counts(
+        {lane: sum(row[0] == lane and not row[2] for row in live) for lane in Lane},
+        waiting=sum(row[2] and not row[3] for row in live),
+        held=sum(row[2] and row[3] for row in live),
+        dead=len(rows) - len(live),
+    )
+
+
+async def test_the_depths_told_are_those_of_the_messages_whatever_happens_to_them(path: Path) -> None:
+    machine = Machine()
+    queue = await SqliteQueue.open(path, clock=machine)
+    for round_ in range(6):
+        for number in range(12):
+            lane = (Lane.LIVE, Lane.BULK)[number % 2]
+            await queue.publish(b"x", lane=lane, delay=(number % 3) * 7.3)
+        for lane in Lane:
+            for number, delivery in enumerate(await take(queue, 2, lane=lane)):
+                verdicts = (Done("ok"), Retry(3, "again"), Bury("never"), None)
+                if (verdict := verdicts[(round_ + number) % 4]) is not None:
+                    await queue.settle(delivery, verdict)
+        letters = await queue.buried(10)
+        await queue.replay([letter.id for letter in letters[1::3]])
+        await queue.drop([letter.id for letter in letters[2::3]])
+        for _ in range(4):
+            assert await queue.counts() == truth(path, queue._now())
+            machine.now += 1.37
+    await queue.close()
+
+
+def fill(path: Path, count: int, now: float) -> None:
+    """Put `count` messages into each state: ready, waiting and dead."""
+    with closing(sqlite3.connect(path)) as db:
+        states = ((now - 60, 0), (now + 60, 0), (now, 1))
+        rows = (("live", b"x", due + number / count, dead) for due, dead in states for number in range(count))
+        sql = "INSERT INTO message (lane, body, due, dead, why, at) VALUES (?, ?, ?, ?, '', 0)"
+        db.executemany(sql, rows)
+        db.commit()
+
+
+async def steps(path: Path, call: Callable[[SqliteQueue], object]) -> int:
+    """Return how much SQLite computes for what `call` does, in steps of its machine: the same anywhere."""
+    queue = await SqliteQueue.open(path)
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+
+    db = queue._file._database._now.db
+    db.set_progress_handler(step, 1)
+    await call(queue)  # type: ignore[misc]
+    db.set_progress_handler(None, 1)
+    await queue.close()
+    return count
+
+
+async def one_task(queue: SqliteQueue) -> None:
+    await queue.publish(b"x", lane=Lane.LIVE)
+    [delivery] = await take(queue, 1, limit=1)
+    await queue.settle(delivery, Done("ok"))
+
+
+async def one_letter(queue: SqliteQueue) -> None:
+    [letter] = await queue.buried(1)
+    await queue.replay([letter.id])
+
+
+@pytest.mark.parametrize("call", [SqliteQueue.counts, one_task, one_letter])
+async def test_what_a_call_costs_does_not_grow_with_what_is_in_the_queue(
+    tmp_path: Path, call: Callable[[SqliteQueue], object]
+) -> None:
+    costs = []
+    for count in (100, 20_000):
+        path = tmp_path / f"{count}.db"
+        queue = await SqliteQueue.open(path)
+        fill(path, count, queue._now())
+        await queue.close()
+        costs.append(await steps(path, call))
+    assert costs[1] < costs[0] * 1.5, costs
