@@ -1,6 +1,8 @@
-"""The port for operators: `/metrics` and `/healthz`. Not the hooks' port, which is public."""
+"""The port for operators: `/metrics`, `/healthz`, and of a worker `/paused`. Not the hooks' port, which is
+public."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -10,11 +12,11 @@ from common.errors import QueueAway
 from common.metrics import Metrics, QueueDepths
 from common.queue.port import Inspector
 from common.tables import MetricsSettings
-from common.telemetry import Action, log
+from common.telemetry import Action, log, without_secrets
 from common.web import App, listen, serve
 
 SAMPLE_EVERY = 10.0
-"""Seconds between two looks at how deep the queue is."""
+"""Seconds from one question how deep the queue is to the next."""
 
 ANSWER_WITHIN = 5.0
 """Seconds for the queue to say so."""
@@ -72,7 +74,9 @@ def _answer(metrics: Metrics, scope: Mapping[str, Any]) -> tuple[int, str, bytes
         return 200, content_type, body
     if scope["path"] == "/healthz":  # that the loop comes round to this is all it says
         return 200, "application/json", b'{"status":"alive"}'
-    return 404, TEXT, b"here are /metrics and /healthz\n"
+    if scope["path"] == "/paused" and metrics.paused is not None:
+        return 200, "application/json", without_secrets(json.dumps(metrics.paused())).encode()
+    return 404, TEXT, b"here are /metrics and /healthz, and of a worker /paused\n"
 
 
 async def sample(depths: QueueDepths, queue: Inspector) -> None:

@@ -85,12 +85,14 @@ class DroppedLines:
 
 
 class Metrics:
-    """All metrics of one process. `port` is where they are served, None when they are not."""
+    """All metrics of one process. `port` is where they are served, None when they are not; `paused` tells, in
+    a worker, which routes are paused and why."""
 
     def __init__(self, routes: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry()
         self.routes = tuple(routes)
         self.port: int | None = None
+        self.paused: Callable[[], dict[str, str]] | None = None
         self.queue = QueueDepths()
         self.registry.register(self.queue)
         self.registry.register(DroppedLines())

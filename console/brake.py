@@ -20,7 +20,7 @@ HELD = "BrakeOn: brake:"
 """How the reason of a held delete begins: the error's name and its first word (worker/brake.py)."""
 
 BATCH = 500
-"""So many go back to their lanes at once."""
+"""So many go back to their queue at once."""
 
 Held = tuple[DeadLetter, Task]
 
@@ -57,9 +57,9 @@ def list_(config: str | None, as_json: bool) -> None:
 def release(config: str | None, as_json: bool, dry_run: bool, route: str) -> None:
     """Let the held deletes of ROUTE go ahead: they are meant.
 
-    Each is looked at again: what the source has once more is copied and not deleted. What the brake
-    takes back meanwhile waits for another release. Durable in its lane before it leaves the dead
-    letters, so that an interrupted release repeats work and loses none.
+    Each key is compared again: what the source has once more is copied and not deleted. What the brake
+    takes back meanwhile waits for another release. A task is durable in its queue before it leaves the
+    dead letters, so that an interrupted release repeats work and loses none.
     """
     count = with_queue(config, lambda queue: _release(queue, route, dry_run=dry_run))
     if not count:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -40,13 +41,15 @@ def with_queue(config: str | None, call: Callable[[Queue], Awaitable[T]]) -> T:
 
 
 def print_table(table: Table) -> None:
-    """Print `table` as wide as the terminal; into a pipe or a file as wide as it needs to be."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = 1000
+    """Print `table` as wide as the terminal; into a pipe or a file a row a line, its cells between tabs."""
+    if not sys.stdout.isatty():
+        cells = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+        for row in zip(*cells, strict=True):
+            click.echo("\t".join(row).replace("\n", "; "))
+        return
     for column in table.columns:
         column.overflow = "fold"  # an id that is cut cannot be copied
-    console.print(table)
+    Console().print(table)
 
 
 def print_json(value: Any) -> None:

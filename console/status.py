@@ -1,29 +1,82 @@
-"""`hookmirror status`: how deep the queue is."""
+"""`hookmirror status`: how deep the queue is, and which routes stand still."""
+
+import http.client
+import json
+import socket
+import sys
 
 import click
 from rich.table import Table
+from rich.text import Text
 
+from common import settings as configuration
 from common.queue.port import Counts, Lane
+from common.settings import Settings
+from common.telemetry import one_line
+from console.health import WITHIN, where
 from console.options import config_option, json_option, print_json, print_table, with_queue
+
+MEANING = {Lane.LIVE: "hooks brought it; a worker may take it now", Lane.BULK: "a backfill brought it"}
 
 
 @click.command()
 @config_option
 @json_option
-def status(config: str | None, as_json: bool) -> None:
-    """Print how many tasks are ready, waiting for their time, being worked on, and dead.
+@click.option("--check", is_flag=True, help="Exit 1 when a person is needed: a dead letter, a paused route.")
+def status(config: str | None, as_json: bool, check: bool) -> None:
+    """Print how many tasks are ready, waiting, in progress and dead letters, and which routes are paused.
 
-    Waiting tasks are retries and the looks that follow each write after worker.look_after seconds.
+    A task is one key to compare and to copy. It is ready in the live queue (hooks bring it) or in the bulk
+    queue (a backfill does). It waits when it is tried again later, when its route is paused, or when it is a
+    re-check, which follows a write that may have ended otherwise. A dead letter is a task that was given
+    up: only a person can decide.
+
+    Paused routes are known to their workers, which are asked at metrics.host and metrics.port.
     """
     counts = with_queue(config, lambda queue: queue.counts())
+    paused = paused_routes(configuration.load(config))
     if as_json:
-        print_json(as_dict(counts))
+        print_json(as_dict(counts) | ({} if paused is None else {"paused": paused}))
     else:
         print_table(as_table(counts))
+        _print_paused(paused)
+    if check and (counts.dead or paused):
+        sys.exit(1)
+
+
+def paused_routes(settings: Settings) -> dict[str, str] | None:
+    """Return the routes that a worker at metrics.port says are paused, and why; None when none answers. A
+    name of several addresses is one of several workers: each is asked."""
+    if not settings.metrics.port:
+        return None
+    host, port, _ = where(settings)
+    paused: dict[str, str] | None = None
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return None
+    for address in dict.fromkeys(str(entry[4][0]) for entry in found):
+        told = _ask(address, port)
+        if told is not None:
+            paused = {**(paused or {}), **told}
+    return paused
+
+
+def _ask(host: str, port: int) -> dict[str, str] | None:
+    connection = http.client.HTTPConnection(host, port, timeout=WITHIN)
+    try:
+        connection.request("GET", "/paused")
+        answer = connection.getresponse()
+        told = json.loads(answer.read()) if answer.status == http.HTTPStatus.OK else None
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    return {str(route): str(why) for route, why in told.items()} if isinstance(told, dict) else None
 
 
 def as_dict(counts: Counts) -> dict[str, object]:
-    """Return the depths as plain values; `held` is null where the queue cannot tell."""
+    """Return the depths as plain values; `held` (in progress) is null where the queue cannot tell."""
     ready = {lane.value: counts.ready.get(lane, 0) for lane in Lane}
     return {"ready": ready, "waiting": counts.waiting, "held": counts.held, "dead": counts.dead}
 
@@ -33,9 +86,22 @@ def as_table(counts: Counts) -> Table:
     table = Table("state", "tasks", "meaning", box=None, header_style="bold")
     table.columns[1].justify = "right"
     for lane in Lane:
-        table.add_row(f"ready ({lane})", str(counts.ready.get(lane, 0)), "a worker may take it now")
-    table.add_row("waiting", str(counts.waiting), "a retry or a look, until its time comes")
-    table.add_row("held", "-" if counts.held is None else str(counts.held), "in a worker's hands")
+        table.add_row(f"ready ({lane})", str(counts.ready.get(lane, 0)), MEANING[lane])
+    table.add_row("waiting", str(counts.waiting), "a retry, a re-check, or a paused route; until its time")
+    table.add_row("in progress", "-" if counts.held is None else str(counts.held), "a worker is at it")
     style = "bold red" if counts.dead else ""
-    table.add_row("dead", str(counts.dead), "see: hookmirror dead list", style=style)
+    table.add_row("dead letters", str(counts.dead), "given up; see: hookmirror dead list", style=style)
     return table
+
+
+def _print_paused(paused: dict[str, str] | None) -> None:
+    if paused is None:
+        click.echo("\nPaused routes: not known here, no worker answers at metrics.port. Its log names them.")
+    elif not paused:
+        click.echo("\nNo route is paused.")
+    else:
+        table = Table("paused route", "why", box=None, header_style="bold")
+        for route, why in paused.items():
+            table.add_row(Text(one_line(route)), Text(one_line(why)))
+        click.echo("")
+        print_table(table)

@@ -122,6 +122,7 @@ class Watch:
     """Counts attempts: `Attempt` tells it of each that is over, and `around` sees each begin."""
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.time) -> None:
+        self._metrics = metrics
         self._known = metrics.known
         self._families = WorkerFamilies(metrics.registry)
         self._waiting = Waiting(clock)
@@ -137,6 +138,7 @@ class Watch:
 
     def follow(self, routes: Iterable[str], pool: Pool, blame: Blame, brake: Brake) -> None:
         """Tell the state of these whenever somebody asks."""
+        self._metrics.paused = blame.paused
         self._families.in_hand.set_function(lambda: pool.in_hand)
         for route in routes:
             self._families.paused.labels(route).set_function(partial(_is_paused, blame, route))

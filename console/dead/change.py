@@ -12,6 +12,12 @@ from console.dead.summary import Survey, survey
 from console.dead.where import Where
 from console.options import config_option, json_option, print_json, print_table, with_queue
 
+COMES_BACK = {
+    "BrakeOn": "If the deletes are meant:  hookmirror brake release ROUTE",
+    "Unreadable": "Their bytes are no task: see them with  hookmirror dead show ID  and drop them",
+}
+"""Reasons that a replay does not mend, and what does."""
+
 Change = Callable[[Queue, Collection[str]], Awaitable[set[str]]]
 
 ids_argument = click.argument("ids", nargs=-1, metavar="[ID]...")
@@ -26,10 +32,10 @@ ids_argument = click.argument("ids", nargs=-1, metavar="[ID]...")
 @where_options
 @ids_argument
 def replay(ids: tuple[str, ...], everything: bool, where: Where, **options: Any) -> None:
-    """Send dead letters back to their lanes, as first attempts: those named, or those that match.
+    """Send dead letters back to their queue, as first attempts: those named, or those that match.
 
-    Letters named by their ids go at once. With --where and its kin, or --all, they are counted first,
-    shown by group, and you are asked; exactly what was counted goes, not what is buried meanwhile.
+    Dead letters named by their ids go at once. With --where and its kin, or --all, they are counted first,
+    shown by group, and you are asked; exactly what was counted goes, not what is dead-lettered meanwhile.
     """
     _change("replay", lambda queue, chosen: queue.replay(chosen), ids, where, everything, **options)
 
@@ -64,28 +70,36 @@ def _change(
 ) -> None:
     if bool(ids) + bool(where) + everything != 1:
         raise click.UsageError(
-            f"say which letters to {verb}: their ids, or --where and its kin, or --all; one of the three"
+            f"say which dead letters to {verb}: their ids, or --where and its kin, or --all; one of the three"
         )
-    if ids and not dry_run:
-        _report(verb, ids, carry_out(config, verb, change, ids), as_json)
-        return
-    named = set(ids)
-    found = with_queue(
-        config, lambda queue: survey(queue, (lambda e: e.letter.id in named) if named else where)
-    )
+    found = with_queue(config, lambda queue: _found(queue, ids, where))
+    missing = sorted(set(ids) - set(found.ids))
     if dry_run:
-        show_count(f"would {verb}", found, as_json=as_json)
-        return
-    if not as_json:
-        show_count(f"to {verb}", found, as_json=False)
-    if found.ids:
+        show_count(f"would {verb}", found, missing, as_json=as_json)
+    elif not as_json and not ids:
+        show_count(f"to {verb}", found, missing, as_json=False)
+    if verb == "replay":
+        _say_what_comes_back(found)
+    if dry_run:
+        sys.exit(1 if missing else 0)
+    if found.ids and not ids:  # named by their ids they go at once
         sure(f"{verb} these {found.summary.count} dead letters?", yes=yes)
     done = carry_out(config, verb, change, found.ids) if found.ids else set[str]()
-    missed = len(set(found.ids) - done)
-    if as_json:
-        print_json({past(verb): sorted(done), "gone": missed})
-    elif found.ids:
-        click.echo(f"{past(verb)}: {len(done)}" + (f"; {missed} were gone by then" if missed else ""))
+    _report(verb, found, done, missing, ids=ids, as_json=as_json)
+
+
+async def _found(queue: Queue, ids: tuple[str, ...], where: Where) -> Survey:
+    """Return what is meant: these dead letters, or all that match."""
+    named = set(ids)
+    return await survey(queue, (lambda entry: entry.letter.id in named) if named else where, named=named)
+
+
+def _say_what_comes_back(found: Survey) -> None:
+    """Warn of dead letters that a replay only sends round."""
+    for reason, cure in COMES_BACK.items():
+        count = sum(group.count for (_, name), group in found.summary.groups.items() if name == reason)
+        if count:
+            click.echo(f"{reason}: {count} come straight back as dead letters. {cure}", err=True)
 
 
 def past(verb: str) -> str:
@@ -94,33 +108,43 @@ def past(verb: str) -> str:
 
 
 def carry_out(config: str | None, verb: str, change: Change, ids: Collection[str]) -> set[str]:
-    """Change the letters `ids`, with a bar on a terminal; return the ids found."""
+    """Change the dead letters `ids`, with a bar on a terminal; return the ids found."""
 
     async def change_all(queue: Queue) -> set[str]:
         with progress() as bar:
-            bar.add_task(f"{verb} {len(ids)} letters", total=None)
+            bar.add_task(f"{verb} {len(ids)} dead letters", total=None)
             return await change(queue, ids)
 
     return with_queue(config, change_all)
 
 
-def show_count(words: str, found: Survey, *, as_json: bool) -> None:
-    """Print how many letters are meant, by group."""
+def show_count(words: str, found: Survey, missing: list[str], *, as_json: bool) -> None:
+    """Print how many dead letters are meant, by group, and which ids are none."""
     summary = found.summary
     if as_json:
-        print_json({words.replace(" ", "_"): summary.count, "groups": summary.as_list()})
-        return
-    if summary.count:
-        print_table(summary.as_table())
-    click.echo(f"{words}: {summary.count} of {summary.seen} dead letters")
-
-
-def _report(verb: str, ids: tuple[str, ...], found: set[str], as_json: bool) -> None:
-    missing = sorted(set(ids) - found)
-    if as_json:
-        print_json({past(verb): sorted(found), "missing": missing})
+        counted = {words.replace(" ", "_"): summary.count, "groups": summary.as_list()}
+        print_json(counted | ({"missing": missing} if missing else {}))
     else:
-        click.echo(f"{past(verb)}: {len(found)}")
-        for id_ in missing:
-            click.echo(f"no dead letter has the id {id_}", err=True)
-    sys.exit(1 if missing else 0)
+        if summary.count:
+            print_table(summary.as_table())
+        click.echo(f"{words}: {summary.count} of {summary.seen + found.unseen} dead letters")
+    _say_missing(missing)
+
+
+def _say_missing(missing: list[str]) -> None:
+    for id_ in missing:
+        click.echo(f"no dead letter has the id {id_}. List them:  hookmirror dead list", err=True)
+
+
+def _report(
+    verb: str, found: Survey, done: set[str], missing: list[str], *, ids: tuple[str, ...], as_json: bool
+) -> None:
+    gone = set(found.ids) - done
+    if as_json:
+        rest = {"missing": sorted({*missing, *gone})} if ids else {"gone": len(gone)}
+        print_json({past(verb): sorted(done)} | rest)
+    elif ids or found.ids:
+        click.echo(f"{past(verb)}: {len(done)}" + (f"; {len(gone)} were gone by then" if gone else ""))
+    _say_missing(missing)
+    if missing or (ids and gone):
+        sys.exit(1)

@@ -1,4 +1,4 @@
-"""`hookmirror dead check`: which letters are not needed any more."""
+"""`hookmirror dead check`: which dead letters are not needed any more."""
 
 from collections import Counter
 from contextlib import AsyncExitStack, aclosing
@@ -20,7 +20,7 @@ from console.dead.where import NO_ROUTE, Where
 from console.options import config_option, json_option, print_json, print_table, with_queue
 from worker.program import open_routes, open_stores
 
-NO_TASK = Finding(Standing.CANNOT_TELL, "the letter is no task")
+NO_TASK = Finding(Standing.CANNOT_TELL, "the dead letter is no task")
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class Checked:
     keys: dict[str, Key] = field(default_factory=dict)
 
     def ids(self, standing: Standing) -> list[str]:
-        """The letters that stand so."""
+        """The dead letters that stand so."""
         return [id_ for id_, finding in self.findings.items() if finding.standing is standing]
 
     def reasons(self, standing: Standing) -> Counter[str]:
@@ -43,35 +43,35 @@ class Checked:
 @config_option
 @json_option
 @limit_option
-@click.option("--drop", is_flag=True, help="Then drop those that are in step; asks first.")
+@click.option("--drop", is_flag=True, help="Then drop those that are in sync; asks first.")
 @yes_option
 @where_options
 def check(config: str | None, as_json: bool, limit: int, drop: bool, yes: bool, where: Where) -> None:
-    """Say which letters' keys are in step by now: source and target are compared, and nothing is written.
+    """Say which dead letters' keys are in sync by now: source and target are compared, nothing is written.
 
-    A letter whose key is in step has nothing left to do: its object was copied since by another event,
+    A dead letter whose key is in sync has nothing left to do: its object was copied since by another event,
     or is gone on both sides. It may be dropped. One that differs is worth a replay.
     """
     settings = configuration.load(config)
     checked = with_queue(config, lambda queue: _check(settings, queue, where))
-    in_step = checked.ids(Standing.IN_STEP)
+    in_sync = checked.ids(Standing.IN_SYNC)
     if not as_json:
         _print(checked, limit)
     dropped: set[str] = set()
-    if drop and in_step:
-        sure(f"drop the {len(in_step)} dead letters that are in step?", yes=yes)
-        dropped = carry_out(config, "drop", lambda queue, ids: queue.drop(ids), in_step)
+    if drop and in_sync:
+        sure(f"drop the {len(in_sync)} dead letters that are in sync?", yes=yes)
+        dropped = carry_out(config, "drop", lambda queue, ids: queue.drop(ids), in_sync)
     if as_json:
         print_json(_as_dict(checked) | ({"dropped": sorted(dropped)} if drop else {}))
     elif drop:
         click.echo(f"dropped: {len(dropped)}")
-    elif in_step:
+    elif in_sync:
         click.echo("\nNext:  the same with --drop")
 
 
 async def _check(settings: Settings, queue: Queue, where: Where) -> Checked:
     checked = Checked()
-    # All are read before the first is compared: looking holds them, and comparing may take long.
+    # All are read before the first is compared: reading holds them, and comparing may take long.
     async with aclosing(entries(queue)) as found:
         async for entry in found:
             if where(entry):
@@ -106,7 +106,7 @@ def _print(checked: Checked, limit: int) -> None:
             table.add_row(id_, Text(one_line(route)), Text(one_line(key)), checked.findings[id_].why)
         print_table(table)
         click.echo("")
-    click.echo(f"in step      {len(checked.ids(Standing.IN_STEP))}  (may be dropped)")
+    click.echo(f"in sync      {len(checked.ids(Standing.IN_SYNC))}  (may be dropped)")
     click.echo(f"differs      {len(checked.ids(Standing.DIFFERS))}")
     click.echo(f"cannot tell  {len(checked.ids(Standing.CANNOT_TELL))}")
     for why, count in checked.reasons(Standing.CANNOT_TELL).most_common(limit):

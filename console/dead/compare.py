@@ -1,4 +1,4 @@
-"""Whether a dead letter's key is in step by now: one look at both sides, and not a write."""
+"""Whether a dead letter's key is in sync by now: both sides are read, and nothing is written."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -23,7 +23,7 @@ Key = tuple[str, str]
 class Standing(StrEnum):
     """How the target stands to the source, for one key."""
 
-    IN_STEP = "in step"
+    IN_SYNC = "in sync"
     DIFFERS = "differs"
     CANNOT_TELL = "cannot tell"
 
@@ -57,7 +57,7 @@ class Comparison:
                 group.create_task(work())
 
     async def one(self, name: str, key: str) -> Finding:
-        """Compare source and target now, as a look would."""
+        """Compare source and target now, as a re-check would."""
         route = self._routes.get(name)
         if route is None:
             return Finding(Standing.CANNOT_TELL, f'no route is called "{name}" in this configuration')
@@ -87,7 +87,7 @@ def _found(source: State | None, target: State | None, step: Step) -> Finding:
     if isinstance(step, Settle) or step == Skip(Why.LATER_THERE):
         return Finding(Standing.DIFFERS, "the target's object is the later one: the route back brings it")
     if isinstance(step, Skip) and step.why is not Why.OWN_COPY:
-        return Finding(Standing.IN_STEP, step.why)
+        return Finding(Standing.IN_SYNC, step.why)
     if source is None:
         return Finding(Standing.DIFFERS, "the source has no such key, the target still has")
     absent = "the target has no such key" if target is None else "the target has another state"
@@ -95,7 +95,7 @@ def _found(source: State | None, target: State | None, step: Step) -> Finding:
 
 
 def by_key(letters: Iterable[tuple[str, Key]]) -> dict[Key, list[str]]:
-    """Return the ids of the letters of each key: several may be about the same."""
+    """Return the ids of the dead letters of each key: several may be about the same."""
     keys: defaultdict[Key, list[str]] = defaultdict(list)
     for id_, key in letters:
         keys[key].append(id_)

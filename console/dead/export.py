@@ -1,4 +1,4 @@
-"""`hookmirror dead export`: the letters as JSON, one a line."""
+"""`hookmirror dead export`: the dead letters as JSON, one a line."""
 
 import json
 import os
@@ -22,7 +22,9 @@ from console.options import config_option, json_option, print_json, with_queue
 @click.command()
 @config_option
 @json_option
-@click.option("--output", "-o", type=click.Path(dir_okay=False), help="The file.  [default: standard output]")
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False), help="The file to write.  [default: standard output]"
+)
 @where_options
 def export(config: str | None, as_json: bool, output: str | None, where: Where) -> None:
     """Write dead letters as JSON, one a line, in no order: all, or those that match.
@@ -34,7 +36,7 @@ def export(config: str | None, as_json: bool, output: str | None, where: Where) 
     For example, the keys:   hookmirror dead export --reason Refused | jq -r .task.key
     """
     if output is None:
-        # Into a file first: a reader that stops reading must not keep the letters from everybody else.
+        # Into a file first: a reader that stops reading must not keep the dead letters from everybody else.
         with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
             with_queue(config, lambda queue: _write(queue, where, file))
             file.seek(0)
@@ -50,11 +52,11 @@ def export(config: str | None, as_json: bool, output: str | None, where: Where) 
 def _to_file(config: str | None, where: Where, target: Path) -> int:
     part = target.with_name(f"{target.name}.part")
     try:
-        # The bytes of a stack's letter hold what is masked elsewhere.
+        # The bytes of a stack's dead letter hold what is masked elsewhere.
         with open(part, "w", encoding="utf-8", opener=partial(os.open, mode=0o600)) as file:
             count = with_queue(config, lambda queue: _write(queue, where, file))
             file.flush()
-            os.fsync(file.fileno())  # the letters may be dropped next
+            os.fsync(file.fileno())  # the dead letters may be dropped next
         part.replace(target)
     except OSError as error:
         raise click.ClickException(

@@ -10,20 +10,22 @@ from console.dead.look import list_, show
 
 @click.group()
 def dead() -> None:
-    """Look at the tasks that no attempt could do; replay, export, check or drop them.
+    """List, replay, export, check or drop the dead letters: the tasks that no attempt could do.
+
+    A dead letter is kept whole, with its reason and what was tried, until a person decides.
 
     \b
-    Which letters: the same options for each command.
+    Which of them: the same options for each command.
       --route ROUTE       of this route ("-": of none, for what is no task)
       --reason REASON     for this reason, as `dead list` names it: Refused, StoreAway, ...
       --key-prefix TEXT   whose key begins so
-      --since WHEN        buried since: 90s, 45m, 2h, 3d, 1w, or a time as 2026-11-22T10:00
+      --since WHEN        dead-lettered since: 90s, 45m, 2h, 3d, 1w, or a time as 2026-11-22T10:00
       --where FIELD=VALUE the same in one option: --where reason=StoreAway --where since=2h
     One field given twice means either value; different fields must all agree.
 
-    Looking changes neither their number nor their order. A replay is durable in its lane before the
-    letter leaves the dead, so that an interrupted one repeats work and loses none. All of it may be done
-    while workers run.
+    Listing changes neither their number nor their order. A replayed task is durable in its queue before its
+    dead letter goes, so that an interrupted replay repeats work and loses none. All of it may be done while
+    workers run.
     """
 
 

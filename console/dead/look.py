@@ -1,5 +1,6 @@
 """`hookmirror dead list` and `dead show`."""
 
+import sys
 from contextlib import aclosing
 
 import click
@@ -19,8 +20,9 @@ from console.options import config_option, json_option, print_json, print_table,
 @config_option
 @json_option
 @limit_option
+@click.option("--check", is_flag=True, help="Exit 1 when there is any: a person is needed.")
 @where_options
-def list_(config: str | None, as_json: bool, limit: int, where: Where) -> None:
+def list_(config: str | None, as_json: bool, limit: int, check: bool, where: Where) -> None:
     """List the dead letters: how many by route and reason, then the oldest with what was tried."""
     found = with_queue(config, lambda queue: survey(queue, where, limit))
     if as_json:
@@ -41,6 +43,8 @@ def list_(config: str | None, as_json: bool, limit: int, where: Where) -> None:
             f"{found.unseen} more were in somebody else's hands or taken out meanwhile: list again.",
             err=True,
         )
+    if check and (found.summary.count or found.unseen):
+        sys.exit(1)
 
 
 @click.command()
@@ -84,7 +88,7 @@ def _print_list(found: Survey) -> None:
 
 
 def _table(letters: list[DeadLetter]) -> Table:
-    table = Table("id", "buried", "key", "tried", box=None, header_style="bold")
+    table = Table("id", "dead since", "key", "tried", box=None, header_style="bold")
     for column in table.columns[:2]:
         column.no_wrap = True
     for letter in letters:
@@ -114,8 +118,8 @@ def _print(entry: Entry) -> None:
     letter, task = entry.letter, entry.task
     rows = {
         "id": letter.id,
-        "lane": letter.lane.value,
-        "buried": clock(letter.at),
+        "queue": letter.lane.value,
+        "since": clock(letter.at),
         "reason": entry.reason,
         "why": one_line(letter.why),
     }

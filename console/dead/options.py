@@ -17,16 +17,16 @@ from console.dead.where import condition, where
 
 Command = Callable[..., None]
 
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask: for scripts.")
-dry_run_option = click.option("--dry-run", is_flag=True, help="Only count what it would be, by group.")
-all_option = click.option("--all", "everything", is_flag=True, help="Every dead letter there is now.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask, for scripts.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only count them, by route and reason.")
+all_option = click.option("--all", "everything", is_flag=True, help="Take every dead letter there is now.")
 limit_option = click.option(
-    "--limit", default=20, show_default=True, type=click.IntRange(min=0), help="Show at most so many letters."
+    "--limit", default=20, show_default=True, type=click.IntRange(min=0), help="Show at most so many of them."
 )
 
 
 def where_options(command: Command) -> Command:
-    """Give `command` the options that say which letters are meant; it gets them as `where`."""
+    """Give `command` the options that say which dead letters are meant; it gets them as `where`."""
 
     @wraps(command)
     def with_where(*, conditions: tuple[str, ...], **values: Any) -> None:
@@ -41,26 +41,31 @@ def where_options(command: Command) -> Command:
 
     for option in (
         click.option(
-            "--since", multiple=True, metavar="WHEN", help="Buried since: 2h, 3d, 2026-11-22T10:00."
+            "--since",
+            multiple=True,
+            metavar="WHEN",
+            help="Only those dead-lettered since: 2h, 3d, 2026-11-22T10:00.",
         ),
-        click.option("--key-prefix", multiple=True, metavar="TEXT", help="Only keys that begin so."),
-        click.option("--reason", multiple=True, metavar="REASON", help="Only this reason, like StoreAway."),
+        click.option("--key-prefix", multiple=True, metavar="TEXT", help="Only those whose key begins so."),
         click.option(
-            "--route", multiple=True, metavar="ROUTE", help="Only this route; - for what is no task."
+            "--reason", multiple=True, metavar="REASON", help="Only those with this reason, like StoreAway."
+        ),
+        click.option(
+            "--route", multiple=True, metavar="ROUTE", help="Only those of this route; - for what is no task."
         ),
         click.option(
             "--where",
             "conditions",
             multiple=True,
             metavar="FIELD=VALUE",
-            help="A condition, like reason=StoreAway; what follows says the same.",
+            help="Only those that fit, like reason=StoreAway; the other options say the same.",
         ),
     ):
         with_where = option(with_where)
     return with_where
 
 
-async def entries(queue: Queue, doing: str = "looking") -> AsyncGenerator[Entry, None]:
+async def entries(queue: Queue, doing: str = "reading") -> AsyncGenerator[Entry, None]:
     """Yield every dead letter, with a bar on a terminal."""
     total = (await queue.counts()).dead
     with progress() as bar:

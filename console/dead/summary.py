@@ -1,6 +1,6 @@
-"""Many letters in a few lines: by route and reason."""
+"""Many dead letters in a few lines: by route and reason."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from console.dead.where import NO_ROUTE
 
 @dataclass(slots=True)
 class Group:
-    """The letters of one route that have one reason: how many, from when to when, the key of one."""
+    """The dead letters of one route that have one reason: how many, from when to when, the key of one."""
 
     count: int = 0
     oldest: float = float("inf")
@@ -35,7 +35,7 @@ class Group:
 
 @dataclass(slots=True)
 class Summary:
-    """The groups, and how many letters were seen besides."""
+    """The groups, and how many dead letters were seen besides."""
 
     groups: dict[tuple[str | None, str], Group] = field(default_factory=dict)
     seen: int = 0
@@ -72,7 +72,7 @@ class Summary:
     def as_table(self) -> Table:
         """Return the groups as a table."""
         table = Table(
-            "letters", "route", "reason", "oldest", "newest", "a key", box=None, header_style="bold"
+            "dead letters", "route", "reason", "oldest", "newest", "a key", box=None, header_style="bold"
         )
         table.columns[0].justify = "right"
         for column in (table.columns[2], table.columns[3], table.columns[4]):
@@ -106,8 +106,11 @@ class Survey:
         return max(0, self.dead - self.summary.seen)
 
 
-async def survey(queue: Queue, meant: Callable[[Entry], bool], limit: int = 0) -> Survey:
-    """Go over the dead letters and return what there is of those that are `meant`."""
+async def survey(
+    queue: Queue, meant: Callable[[Entry], bool], limit: int = 0, *, named: Collection[str] = ()
+) -> Survey:
+    """Go over the dead letters and return what there is of those that are `meant`; when they are `named` by
+    their ids, no further than to the last of them."""
     found, oldest = Survey((await queue.counts()).dead), Oldest(limit)
     async with aclosing(entries(queue)) as all_:
         async for entry in all_:
@@ -116,5 +119,7 @@ async def survey(queue: Queue, meant: Callable[[Entry], bool], limit: int = 0) -
             if chosen:
                 found.ids.append(entry.letter.id)
                 oldest.add(entry.letter)
+                if len(found.ids) == len(named):
+                    break
     found.oldest = oldest.letters()
     return found

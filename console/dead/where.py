@@ -1,4 +1,4 @@
-"""Which letters are meant: pure, one predicate for all commands."""
+"""Which dead letters are meant: pure, one predicate for all commands."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from console.dead.letter import REASONS, Entry
 FIELDS = ("route", "reason", "key-prefix", "since")
 
 NO_ROUTE = "-"
-"""What --route says for letters that are no task."""
+"""What --route says for dead letters that are no task."""
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -17,7 +17,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """The letters that agree in each field that is given, with any of its values. Nothing given: all."""
+    """The dead letters that agree in each field that is given, with any of its values. Nothing given: all."""
 
     routes: frozenset[str] = frozenset()
     reasons: frozenset[str] = frozenset()
@@ -43,7 +43,7 @@ def where(conditions: list[tuple[str, str]], now: float) -> Where:
     given: dict[str, list[str]] = {name: [] for name in FIELDS}
     for name, value in conditions:
         if name not in given:
-            raise ValueError(f'"{name}" is no field of a letter: name one of {", ".join(FIELDS)}')
+            raise ValueError(f'"{name}" is no field of a dead letter: name one of {", ".join(FIELDS)}')
         given[name].append(value)
     if len(given["since"]) > 1:
         raise ValueError("since is given twice: give one time")

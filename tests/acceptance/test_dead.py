@@ -65,7 +65,7 @@ async def bury(queue: Queue, tasks: Iterable[tuple[str, str]]) -> None:
         )
 
 
-async def test_letters_are_replayed_beside_a_worker_and_what_is_in_step_is_dropped(over_rabbit: Site) -> None:
+async def test_letters_are_replayed_beside_a_worker_and_what_is_in_sync_is_dropped(over_rabbit: Site) -> None:
     site = over_rabbit
     keys = {f"photos/{number}" for number in range(50)}
     for key in keys:
@@ -73,7 +73,7 @@ async def test_letters_are_replayed_beside_a_worker_and_what_is_in_step_is_dropp
     queue = await RabbitQueue.open(site.queue_url, look_after=site.look_after)
     await bury(queue, [(key, AWAY) for key in keys] + [(f"gone/{number}", LARGE) for number in range(10)])
     checked = await printed(site.config, "check")
-    assert (checked["in_step"], checked["differs"], checked["cannot_tell"]) == (10, 50, 0)
+    assert (checked["in_sync"], checked["differs"], checked["cannot_tell"]) == (10, 50, 0)
     assert [entry.key async for entry in site.target.list()] == [], "a check writes nothing"
 
     await site.run("worker")

@@ -231,6 +231,14 @@ def test_status_tells_every_depth() -> None:
         assert depth in line.split()
 
 
+def test_status_for_scripts_fails_when_a_person_is_needed() -> None:
+    assert run("status", "--check").exit_code == 0
+    bury(b"a")
+    assert run("status").exit_code == 0
+    assert run("status", "--check").exit_code == 1
+    assert run("status", "--check", "--json").exit_code == 1
+
+
 def test_no_dead_letters_is_said() -> None:
     assert printed("dead", "list") == {"dead": 0, "matching": 0, "groups": [], "letters": []}
     assert "No dead letters." in run("dead", "list").output

@@ -347,6 +347,67 @@ def test_which_letters_are_meant_is_said_in_one_way(verb: str, arguments: list[s
 
 
 @pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("verb", ["replay", "drop"])
+def test_a_dry_run_with_an_id_that_is_not_there_fails_as_the_run_would(verb: str) -> None:
+    mixed()
+    result = run(verb, "1", "4711", "--dry-run")
+    assert result.exit_code == 1
+    assert f"would {verb}: 1 of 5 dead letters" in result.output
+    assert "no dead letter has the id 4711" in result.stderr
+    told = run(verb, "1", "4711", "--dry-run", "--json")
+    assert (told.exit_code, json.loads(told.stdout)["missing"]) == (1, ["4711"])
+    assert run(verb, "1", "--dry-run").exit_code == 0
+    assert len(left()) == 5
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("options", [["--reason", "BrakeOn"], ["--all"], ["1"]])
+@pytest.mark.parametrize("rest", [["--dry-run"], ["--yes"], ["--yes", "--json"]])
+def test_a_replay_says_what_comes_straight_back_and_what_mends_it(
+    options: list[str], rest: list[str]
+) -> None:
+    bury(task(), why="BrakeOn: brake: more than 1000 deletes within 300 s")
+    result = run("replay", *options, *rest)
+    assert result.exit_code == 0
+    assert "BrakeOn: 1 come straight back" in result.stderr
+    assert "hookmirror brake release" in result.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_replay_of_what_may_succeed_warns_of_nothing() -> None:
+    mixed()
+    assert run("replay", "--reason", "StoreAway", "--yes").stderr == ""
+    assert "Unreadable: 1 come straight back" in run("replay", "--all", "--dry-run").stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_list_for_scripts_fails_when_a_person_is_needed() -> None:
+    assert run("list", "--check").exit_code == 0
+    mixed()
+    assert run("list").exit_code == 0
+    assert run("list", "--check").exit_code == 1
+    assert run("list", "--check", "--json").exit_code == 1
+    assert run("list", "--check", "--reason", "Corrupt").exit_code == 0
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("width", ["20", "80", ""])
+def test_a_table_in_a_pipe_is_a_row_a_line_and_nothing_is_cut(
+    width: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the environment says of a terminal."""
+    monkeypatch.setenv("COLUMNS", width)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    key = "a long key/" * 90
+    bury(task(key), task("short"))
+    lines = run("list").stdout.splitlines()
+    assert lines[0] == "dead letters\troute\treason\toldest\tnewest\ta key"
+    [line] = [line for line in lines if line.split("\t")[0] == "1"]
+    assert line.split("\t")[2] == key
+    assert not [line for line in lines if line != line.strip() or "\x1b" in line]
+
+
+@pytest.mark.usefixtures("folder")
 def test_what_is_buried_after_the_count_is_not_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     mixed()
     monkeypatch.setattr("console.dead.change.sure", lambda *_, **__: bury(task("late"), why="StoreAway: 503"))
@@ -402,13 +463,13 @@ def shelves(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Shelves:
 
 
 @pytest.mark.usefixtures("shelves")
-def test_a_check_says_which_letters_are_in_step_and_writes_nothing() -> None:
+def test_a_check_says_which_letters_are_in_sync_and_writes_nothing() -> None:
     bury(task("same"), task("new"), task("gone"), task("nowhere"), task("same"), task("x", "absent"), b"\xff")
     result = printed("check")
-    assert (result["in_step"], result["differs"], result["cannot_tell"]) == (3, 2, 2)
+    assert (result["in_sync"], result["differs"], result["cannot_tell"]) == (3, 2, 2)
     assert {(e["key"], e["standing"]) for e in result["letters"]} == {
-        ("same", "in step"),
-        ("nowhere", "in step"),
+        ("same", "in sync"),
+        ("nowhere", "in sync"),
         ("new", "differs"),
         ("gone", "differs"),
         ("x", "cannot tell"),
@@ -416,12 +477,12 @@ def test_a_check_says_which_letters_are_in_step_and_writes_nothing() -> None:
     }
     text = run("check").output
     assert 'no route is called "absent"' in text
-    assert "in step      3  (may be dropped)" in text
+    assert "in sync      3  (may be dropped)" in text
     assert len(left()) == 7
 
 
 @pytest.mark.usefixtures("shelves")
-def test_a_check_drops_what_is_in_step_when_told_and_sure() -> None:
+def test_a_check_drops_what_is_in_sync_when_told_and_sure() -> None:
     bury(task("same"), task("new"), task("nowhere"), b"\xff")
     assert run("check", "--drop").exit_code == 2
     assert len(left()) == 4
@@ -480,6 +541,6 @@ async def test_a_store_that_is_away_for_one_key_is_asked_for_the_next() -> None:
     comparison = Comparison({"r": Route("r", Failing("x", None), good.target, "copy/")})  # type: ignore[arg-type]
     keys = [("r", key) for key in ["bad", "same"] * 50]
     standings = [(await comparison.one(*key)).standing for key in keys]
-    assert standings == [Standing.CANNOT_TELL, Standing.IN_STEP] * 50
+    assert standings == [Standing.CANNOT_TELL, Standing.IN_SYNC] * 50
     alone = [await comparison.one("r", "bad") for _ in range(compare.PATIENCE + 1)]
     assert "not asked any more" in alone[-1].why

@@ -82,5 +82,5 @@ def test_the_task_of_a_letter_hides_its_secrets_and_the_body_is_whole(
 
 def test_a_check_cannot_tell_of_a_stack(task: Task) -> None:
     found = json.loads(run("check", "--json").stdout)
-    assert (found["cannot_tell"], found["in_step"], found["differs"]) == (1, 0, 0)
+    assert (found["cannot_tell"], found["in_sync"], found["differs"]) == (1, 0, 0)
     assert found["letters"][0]["why"] == "the route has an action, and no target to compare with"
