@@ -3,7 +3,6 @@
     HookmirrorError
     ├── ConfigError           the operator must change something; the program does not start
     ├── BadRequest            the receiver answers 4xx with the class's `answer`
-    │   ├── NotAHook          400
     │   ├── NoSuchPath        404
     │   ├── NotAllowed        403
     │   ├── TooMany           429
@@ -27,7 +26,7 @@
     │   ├── SenderAway        who sent a hook does not answer what it makes us ask (does not count)
     │   └── KeyBusy           another delivery of this key is under way  (does not count)
     ├── Never                 the worker buries the task
-    │   ├── Unreadable        the body is no task, the record no event
+    │   ├── Unreadable        the body is no task, the hook or the record nothing we know
     │   ├── CameBack          it came back unsettled too often: it may be what kills its workers
     │   ├── Refused           the store will never take or give this object
     │   ├── ActionRefused     a program, or whoever takes forwarded events, will never do it
@@ -50,17 +49,12 @@ class ConfigError(HookmirrorError):
 
 
 class BadRequest(HookmirrorError):
-    """The caller sent something that is not for us. `status` is the HTTP status to answer, `answer` all that
-    a stranger is told; the message is for the log."""
+    """The caller is not let in, or sent too much. It is never about content, which is taken whatever it is:
+    a sender that repeats what was refused would do so for ever. `status` is the HTTP status to answer,
+    `answer` all that a stranger is told; the message is for the log."""
 
     status = 400
     answer = "bad request"
-
-
-class NotAHook(BadRequest):
-    """The body is not a hook of any sender we know."""
-
-    answer = "not a hook"
 
 
 class NoSuchPath(BadRequest):
@@ -92,7 +86,7 @@ class Slow(BadRequest):
 
 
 class NotOurs(BadRequest):
-    """A hook or a subscription for a bucket, or a notification of a stack, that no route names."""
+    """A subscription to a bucket or a topic that is not configured, or what such a topic delivers."""
 
     status = 403
     answer = "not ours"

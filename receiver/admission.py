@@ -42,6 +42,15 @@ class Door(Enum):
 LOOKING = frozenset({"GET", "HEAD"})
 
 
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Who is let in, and where: `caller` is his address, and `account` what it is counted under."""
+
+    door: Door
+    caller: str
+    account: str
+
+
 class Admission:
     """Says whether a call is let in. `clock` gives seconds that never go back, `more` are the paths of hooks
     beside that of `settings`."""
@@ -56,20 +65,21 @@ class Admission:
         self._proxies = settings.trusted_proxies
         self._rate = Rate(settings.requests_per_second, settings.burst, clock)
 
-    def admit(self, call: Call) -> Door:
-        """Return by which door the call may go on. Raises `NotAllowed`, `TooMany` or `NoSuchPath`.
+    def admit(self, call: Call) -> Visit:
+        """Return who calls, and by which door he may go on. Raises `NotAllowed`, `TooMany` or `NoSuchPath`.
 
         The path comes last: to whom it is not open it shall not tell whether it was the right one.
         """
         caller = find_caller(call.peer, call.forwarded, self._proxies)
         if self._allowed and not (caller and _within(caller, self._allowed)):
             raise NotAllowed(f"{caller or call.peer} is in none of receiver.allowed_networks")
-        if not self._rate.take(bucket(caller)):
+        account = bucket(caller)
+        if not self._rate.take(account):
             raise TooMany(f"{caller or call.peer} has sent more than receiver.requests_per_second")
         door = self._find(call)
         if door is None:
             raise NoSuchPath(f"{caller or call.peer} called what is no path of the receiver's")
-        return door
+        return Visit(door, str(caller or call.peer), account)
 
     def _find(self, call: Call) -> Door | None:
         # All are compared, whatever the first one says: the time shall not tell how far it came.
@@ -94,16 +104,22 @@ class Rate:
     def __len__(self) -> int:
         return len(self._left)
 
-    def take(self, name: str) -> bool:
-        """Take one token of `name`; return whether there was one."""
+    def take(self, name: str, count: int = 1) -> bool:
+        """Take `count` tokens of `name`; return whether there were so many."""
         now = self._clock()
         tokens, then = self._left.pop(name, (self._burst, now))
         tokens = min(self._burst, tokens + (now - then) * self._per_second)
-        taken = tokens >= 1
-        self._left[name] = (tokens - taken, now)
+        taken = tokens >= count
+        self._left[name] = (tokens - count if taken else tokens, now)
         if len(self._left) > MAX_ADDRESSES:
             self._left.popitem(last=False)
         return taken
+
+    def give(self, name: str, count: int = 1) -> None:
+        """Give back tokens that were taken in vain."""
+        if name in self._left:
+            tokens, then = self._left[name]
+            self._left[name] = (tokens + count, then)
 
 
 def same(path: str, secret: str) -> bool:

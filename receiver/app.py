@@ -1,38 +1,34 @@
 """The HTTP side: routes, and one table from error to status."""
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import unquote
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.requests import ClientDisconnect
 
-from common.errors import BadRequest, HookmirrorError, QueueAway, Slow, TooMany
+from common.errors import BadRequest, HookmirrorError, Slow, TooMany
 from common.queue.port import Publisher, Queue
 from common.settings import Settings
 from common.telemetry import Action, log
-from receiver.admission import Admission, Call, Door
+from receiver.admission import Admission, Call, Door, Visit
 from receiver.hook import HookEndpoint
+from receiver.intake import Answer, Intake
 from receiver.metrics import HookMetrics
 from receiver.pages import add_pages
+from receiver.ready import Readiness
 from receiver.routing import Routing, StackRouting
 from receiver.sns import SnsTopics
 from receiver.spool import SpoolingPublisher
 from receiver.stacks import GREETING, StackEndpoint
 
-READY_WITHIN = 1.0
-"""Seconds for the queue to say how deep it is, when there is a spool to go on with."""
-
 RETRY_AFTER = 5
 """Seconds after which a sender is asked to come again when the queue is away."""
 
-Endpoint = Callable[[AsyncIterator[bytes]], Awaitable[dict[str, Any]]]
+Endpoint = Callable[[AsyncIterator[bytes], Visit], Awaitable[Answer]]
 
 GREETINGS = {Door.FRONT: "hookmirror: webhooks are taken here", Door.STACKS_SEEN: GREETING}
 
@@ -56,25 +52,25 @@ def make_app(
     endpoints = _endpoints(settings, spool or queue, metrics, topics)
     more = [inlet.path for inlet in settings.inlets[1:]]
     admission = Admission(settings.receiver, time.monotonic, more)
+    readiness = Readiness(queue, spool)
     app = FastAPI(title="hookmirror receiver", docs_url=None, redoc_url=None, openapi_url=None)
 
     async def receive(request: Request) -> Response:
         """Take a subscription confirmation, records or a stack notification, of whoever may call."""
         try:
             call = _call(request)
-            door = admission.admit(call)
-            if door in GREETINGS:
-                return PlainTextResponse(GREETINGS[door] + "\n")
-            answer = await endpoints[call.path](request.stream())
+            visit = admission.admit(call)
+            if visit.door in GREETINGS:
+                return PlainTextResponse(GREETINGS[visit.door] + "\n")
+            answer = await endpoints[call.path](request.stream(), visit)
         except (HookmirrorError, ClientDisconnect) as error:
             metrics.refused(error)
             return _refusal(error)
         except Exception:
             metrics.failed()
             raise
-        metrics.answered(answer)
-        _log_hook(answer)
-        return JSONResponse(answer)
+        metrics.answered(answer.outcome)
+        return JSONResponse(answer.body)
 
     # Any path, for a route would compare the secret one in a time that tells how much of it was right. First,
     # and plain: FastAPI would look for parameters and dependencies on every hook.
@@ -89,11 +85,12 @@ def make_app(
         """The process runs. Not a word on the queue: nobody shall restart us for the broker's sake."""
         return {"status": "alive"}
 
-    @app.api_route("/readyz", methods=LOOKING)
-    async def readyz() -> Response:
-        """Hooks can be taken: the queue answers, or there is a spool that does."""
-        return await _ready(queue, spool)
+    async def readyz(_: Request) -> Response:
+        ready = await readiness.ask()
+        status = HTTPStatus.OK if ready.yes else HTTPStatus.SERVICE_UNAVAILABLE
+        return Response(ready.body, status, media_type="application/json")
 
+    app.add_route("/readyz", readyz, methods=LOOKING)
     add_pages(app, settings.receiver, more)
     app.add_route("/{path:path}", receive, methods=OTHER_METHODS)
     return app
@@ -104,11 +101,12 @@ def _endpoints(
 ) -> dict[str, Endpoint]:
     """Return who takes what is posted, by decoded path."""
     endpoints: dict[str, Endpoint] = {}
+    intake = Intake(publisher, metrics)
     for inlet in settings.inlets:
         routing = Routing(inlet.routes, settings.stores)
-        endpoints[unquote(inlet.path)] = HookEndpoint(publisher, routing, inlet.url, metrics, topics)
+        endpoints[unquote(inlet.path)] = HookEndpoint(intake, routing, inlet.url, topics)
     if settings.receiver.stack_path is not None:
-        stacks = StackEndpoint(publisher, StackRouting(settings.stack_routes), metrics)
+        stacks = StackEndpoint(intake, StackRouting(settings.stack_routes))
         endpoints[unquote(settings.receiver.stack_path)] = stacks
     return endpoints
 
@@ -120,33 +118,6 @@ def _call(request: Request) -> Call:
         method=request.method,
         path=request.scope["path"],
     )
-
-
-async def _ready(queue: Queue, spool: SpoolingPublisher | None) -> Response:
-    try:
-        return JSONResponse(await _readiness(queue, spool))
-    except QueueAway as error:
-        return JSONResponse({"status": "waiting", "why": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-async def _readiness(queue: Queue, spool: SpoolingPublisher | None) -> dict[str, str]:
-    """Return what /readyz says of a receiver that can take hooks. Raises `QueueAway` when it cannot."""
-    if spool is None:
-        await queue.counts()
-        return {"status": "ready"}
-    await spool.check()
-    if not spool.away:
-        with suppress(QueueAway, TimeoutError):
-            async with asyncio.timeout(READY_WITHIN):
-                await queue.counts()
-                return {"status": "ready"}
-    return {"status": "ready", "queue": "away, spooling"}
-
-
-def _log_hook(answer: dict[str, Any]) -> None:
-    if "buried" in answer:  # a stack notification has a line of its own, with its name
-        level = logging.WARNING if answer["buried"] else logging.INFO
-        log(Action.HOOK, "hook queued", level=level, **answer)
 
 
 def _headers(error: BadRequest) -> dict[str, str]:

@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.errors import NotAHook
+from common.errors import Unreadable
 
 MAX_TOPIC = 2048
 """Characters; with every event there is a topic has some 500. It is written to the log, and a caller's own
@@ -47,17 +47,17 @@ class Subscription:
 
 def parse(body: Mapping[str, object]) -> Subscription | None:
     """Return the subscription that `body` asks to confirm, None when its Type is another.
-    Raises `NotAHook` for one that is not whole."""
+    Raises `Unreadable` for one that is not whole."""
     if body.get("Type") != "SubscriptionConfirmation":
         return None
     values = [body.get(name) for name in ("TopicArn", "Timestamp", "Token")]
     topic, timestamp, token = (value if isinstance(value, str) else "" for value in values)
     if not (topic and timestamp and token) or not all(map(_encodable, (topic, timestamp, token))):
-        raise NotAHook("a SubscriptionConfirmation has TopicArn, Timestamp and Token, each a string")
+        raise Unreadable("a SubscriptionConfirmation has TopicArn, Timestamp and Token, each a string")
     if len(topic) > MAX_TOPIC:
-        raise NotAHook(f"TopicArn has more than {MAX_TOPIC} characters")
+        raise Unreadable(f"TopicArn has more than {MAX_TOPIC} characters")
     if topic.count("|") < 2:
-        raise NotAHook('TopicArn does not read "project|bucket|events"')
+        raise Unreadable('TopicArn does not read "project|bucket|events"')
     return Subscription(topic, timestamp, token)
 
 

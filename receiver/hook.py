@@ -2,31 +2,22 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import asdict
 
 from common.errors import NotOurs, TooLarge, Unreadable
-from common.queue.port import Lane, Publisher
-from common.task import Task
 from common.telemetry import Action, log
 from receiver import handshake
+from receiver.admission import Visit
 from receiver.dialects import s3, sns
-from receiver.intake import all_durable, parse_json, read_bounded
-from receiver.metrics import HookMetrics
+from receiver.intake import Answer, Found, Intake, Letter, parse_json, read_bounded
 from receiver.routing import Routing
 from receiver.sns import SnsTopics
 
 MAX_RECORDS = 1000
 
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """What became of a hook's records: queued as so many tasks, kept as dead letters, or of no concern."""
-
-    queued: int = 0
-    ignored: int = 0
-    buried: int = 0
+MAX_NAMED = 3
+"""Buckets that a log line names of one hook."""
 
 
 class HookEndpoint:
@@ -35,32 +26,36 @@ class HookEndpoint:
 
     def __init__(
         self,
-        publisher: Publisher,
+        intake: Intake,
         routing: Routing,
         public_url: str | None,
-        metrics: HookMetrics,
         topics: SnsTopics,
     ) -> None:
-        self._publisher = publisher
-        self._metrics = metrics
+        self._intake = intake
         self._routing = routing
         self._public_url = public_url
         self._topics = topics
 
-    async def __call__(self, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
-        """Return the JSON to answer 200 with. Raises `BadRequest` for what is no hook for us, `QueueAway`
-        when not every record became durable in time, `SenderAway` when Amazon did not answer in time."""
-        body = parse_json(await read_bounded(chunks))
-        if envelope := sns.parse(body):
+    async def __call__(self, chunks: AsyncIterator[bytes], visit: Visit) -> Answer:
+        """Return what to answer 200 with, whatever the body is. Raises `BadRequest` for too much of it, a
+        subscription that is not ours and a wrong signature, `QueueAway` when not all became durable in time,
+        `SenderAway` when Amazon did not answer in time."""
+        body = await read_bounded(chunks)
+        try:
+            found = await self._open(body)
+        except Unreadable as error:
+            return await self._keep(Letter(body, str(error)), visit)
+        return found if isinstance(found, Answer) else await self._accept(found, visit)
+
+    async def _open(self, body: bytes) -> Sequence[object] | Answer:
+        """Return the records in `body`, or the answer to what has none. Raises `Unreadable` besides."""
+        value = parse_json(body)
+        if envelope := sns.parse(value):
             records = await self._topics.open(envelope)
-            if records is None:
-                return {"subscription": envelope.topic}
-        elif isinstance(body, dict) and (subscription := handshake.parse(body)):
-            return {"signature": self._confirm(subscription)}
-        else:
-            records = s3.records(body)
-        accepted = await self._accept(records)
-        return {"queued": accepted.queued, "ignored": accepted.ignored, "buried": accepted.buried}
+            return Answer({"subscription": envelope.topic}, "confirmed") if records is None else records
+        if isinstance(value, dict) and (subscription := handshake.parse(value)):
+            return Answer({"signature": self._confirm(subscription)}, "confirmed")
+        return s3.records(value)
 
     def _confirm(self, subscription: handshake.Subscription) -> str:
         if not self._routing.knows(subscription.bucket):
@@ -70,42 +65,53 @@ class HookEndpoint:
         log(Action.SUBSCRIPTION, "subscription confirmed", topic=subscription.topic_arn)
         return subscription.signature(self._public_url)
 
-    async def _accept(self, records: list[object]) -> Accepted:
+    async def _keep(self, letter: Letter, visit: Visit) -> Answer:
+        """Keep a whole body that is no hook. What can be read of it all the same is looked at: one value that
+        is no UTF-8, in metadata that a store copies into its hooks, says nothing against the key."""
+        found, buckets = self._sort(_salvage(letter.body))
+        found.letters = [letter]
+        taken = await self._intake.put(found, visit, bucket=buckets)
+        return Answer(asdict(taken), "accepted" if taken.queued else "not_a_hook")
+
+    async def _accept(self, records: Sequence[object], visit: Visit) -> Answer:
         if len(records) > MAX_RECORDS:
             raise TooLarge(f"a hook has at most {MAX_RECORDS} records, this has {len(records)}")
+        found, buckets = self._sort(records)
+        taken = await self._intake.put(found, visit, bucket=buckets)
+        strangers = bool(records) and taken.unrouted == len(records)
+        return Answer(asdict(taken), "unrouted" if strangers else "accepted")
+
+    def _sort(self, records: Iterable[object]) -> tuple[Found, str]:
+        """Return what is in `records`, and the buckets that they name, as a log line shows them."""
         received = time.time()
-        tasks: list[Task] = []
-        unreadable: list[tuple[object, str]] = []
-        ignored = strangers = 0
+        found, buckets = Found(), dict[str, None]()
         for record in records:
+            if s3.changes_nothing(record):
+                found.ignored += 1
+                continue
             try:
                 event = s3.parse(record)
+                tasks = self._routing.tasks(event, received)
             except Unreadable as error:
-                unreadable.append((record, str(error)))
+                found.letters.append(Letter(json.dumps(record).encode(), str(error)))
                 continue
-            found = self._routing.tasks(event, received) if event.known else []
-            strangers += event.known and not self._routing.knows(event.bucket)
-            ignored += not found
-            tasks += found
-        if strangers and strangers == len(records):
-            raise NotOurs("no route of this URL names the bucket of these records")
-        start = time.monotonic()
-        try:
-            await self._publish(tasks, unreadable)
-        finally:
-            self._metrics.published(time.monotonic() - start)
-        buried = len(unreadable)
-        self._metrics.records(queued=len(records) - ignored - buried, ignored=ignored, buried=buried)
-        return Accepted(len(tasks), ignored, buried)
+            known = self._routing.knows(event.bucket)
+            buckets[event.bucket] = None
+            found.tasks += tasks
+            found.routed += bool(tasks)
+            found.ignored += known and not tasks
+            found.unrouted += not known
+        return found, _shown(list(buckets))
 
-    async def _publish(self, tasks: list[Task], unreadable: list[tuple[object, str]]) -> None:
-        publish = [self._publish_one(task) for task in tasks]
-        bury = [
-            self._publisher.bury(json.dumps(record).encode(), lane=Lane.LIVE, why=f"Unreadable: {why}")
-            for record, why in unreadable
-        ]
-        await all_durable([*publish, *bury])
 
-    async def _publish_one(self, task: Task) -> None:
-        await self._publisher.publish(task.encode(), lane=Lane.LIVE)
-        self._metrics.task_queued(task.route)  # also of a hook that is deferred for its other records
+def _salvage(body: bytes) -> Sequence[object]:
+    """The records of a body whose only fault is bytes that are no UTF-8: they become what no key can hold."""
+    try:
+        return s3.records(json.loads(body.decode(errors="surrogateescape")))[:MAX_RECORDS]
+    except (Unreadable, ValueError, RecursionError):
+        return []
+
+
+def _shown(buckets: Sequence[str]) -> str:
+    named = ", ".join(name[:64] for name in buckets[:MAX_NAMED])
+    return named + (f" and {len(buckets) - MAX_NAMED} more" if len(buckets) > MAX_NAMED else "")

@@ -1,14 +1,13 @@
 """What a receiver counts; nothing of it can make a hook fail."""
 
 import time
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from common.errors import (
     BadRequest,
     BadSignature,
     HookmirrorError,
     NoSuchPath,
-    NotAHook,
     NotAllowed,
     NotOurs,
     QueueAway,
@@ -21,7 +20,6 @@ from common.queue.port import Queue
 from receiver.spool import SpoolingPublisher, waiting
 
 REFUSALS: dict[type[BadRequest], str] = {
-    NotAHook: "not_a_hook",
     NotOurs: "not_ours",
     BadSignature: "bad_signature",
     TooLarge: "too_large",
@@ -36,19 +34,21 @@ OUTCOMES = (
     "accepted",
     "confirmed",
     "notified",
+    "unrouted",
+    "not_a_hook",
     *REFUSALS.values(),
     *BEFORE,
     "incomplete",
     "deferred",
     "failed",
 )
-FATES = ("queued", "ignored", "buried")
+FATES = ("queued", "ignored", "unrouted", "buried", "dropped")
 
 
 def refusal(error: Exception) -> str:
     """Return the outcome of a hook that was not answered with 200."""
     if isinstance(error, BadRequest):
-        return REFUSALS.get(type(error), "not_a_hook")
+        return REFUSALS[type(error)]
     return "deferred" if isinstance(error, HookmirrorError) else "incomplete"
 
 
@@ -64,15 +64,11 @@ class HookMetrics:
         self._last = families.last_hook
 
     @harmless
-    def answered(self, answer: dict[str, Any]) -> None:
-        """A hook was answered with 200 and `answer`: how many records were queued and how many buried; of a
-        stack notification, which buries nothing, how many tasks were queued; else of a subscription.
-        """
-        if "buried" in answer:
-            self._hooks["accepted"].inc()
+    def answered(self, outcome: str) -> None:
+        """A request was answered with 200."""
+        self._hooks[outcome].inc()
+        if outcome == "accepted":
             self._last.set(time.time())
-        else:
-            self._hooks["notified" if "queued" in answer else "confirmed"].inc()
 
     @harmless
     def refused(self, error: Exception) -> None:
@@ -90,16 +86,13 @@ class HookMetrics:
         self._hooks["failed"].inc()
 
     @harmless
-    def records(self, *, queued: int, ignored: int, buried: int) -> None:
-        """The records of one hook, taken."""
-        for fate, count in (("queued", queued), ("ignored", ignored), ("buried", buried)):
+    def taken(self, records: Mapping[str, int], routes: Iterable[str]) -> None:
+        """So many records of one request, by their fate, and a task of each of `routes` are durable."""
+        for fate, count in records.items():
             if count:
                 self._records[fate].inc(count)
-
-    @harmless
-    def task_queued(self, route: str) -> None:
-        """One task is durable."""
-        self._tasks[route].inc()
+        for route in routes:
+            self._tasks[route].inc()
 
     @harmless
     def published(self, seconds: float) -> None:

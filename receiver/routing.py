@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from common.errors import Unreadable
 from common.routes import RouteSettings, StackRouteSettings
 from common.tables import StoreSettings
 from common.task import Stack, Task
-from receiver.dialects.s3 import Event, keys
+from receiver.dialects.s3 import MAX_KEY, Event, keys
 
 
 class Routing:
@@ -23,7 +24,12 @@ class Routing:
         return bucket in self._by_bucket
 
     def tasks(self, event: Event, received: float) -> list[Task]:
-        """Return a task for each route whose bucket, prefix and suffix fit, and each key it may mean."""
+        """Return a task for each route whose bucket, prefix and suffix fit, and each key it may mean. Raises
+        `Unreadable` for what can be no key."""
+        routes = self._by_bucket.get(event.bucket, ())
+        readings = {encoding: keys(event.key, encoding) for _, encoding in routes}
+        if not all(readings.values()):
+            raise Unreadable(f"s3.object.key has a NUL, or more than {MAX_KEY} bytes: no store can hold it")
         return [
             Task(
                 route=route.id,
@@ -34,8 +40,8 @@ class Routing:
                 event=event.name,
                 received=received,
             )
-            for route, encoding in self._by_bucket.get(event.bucket, ())
-            for key in keys(event.key, encoding)
+            for route, encoding in routes
+            for key in readings[encoding]
             if key.startswith(route.prefix) and key.endswith(route.suffix)
         ]
 

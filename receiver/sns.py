@@ -91,8 +91,8 @@ class SnsTopics:
         """Return the records in a notification, see `s3.records`; None for an envelope that is about a
         subscription, once what it asks for is done.
 
-        Raises `NotOurs` for a topic that is not configured, `BadSignature`, `NotAHook` for a message that is
-        no S3 event, `SenderAway` when Amazon does not answer.
+        Raises `NotOurs` for a topic that is not configured, `BadSignature`, `Unreadable` for a message that
+        is no S3 event, `SenderAway` when Amazon does not answer.
         """
         self._check_topic(envelope.topic)
         await self._check_signature(envelope)

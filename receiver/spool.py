@@ -7,7 +7,7 @@ queue: published there first, deleted here then, so that a crash in between make
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 from functools import partial
 
@@ -55,11 +55,15 @@ class SpoolingPublisher:
         """See the port."""
         await self._put(lambda to: to.publish(body, lane=lane, delay=delay))
 
+    async def publish_all(self, bodies: Collection[bytes], *, lane: Lane) -> None:
+        """See the port."""
+        await self._put(lambda to: to.publish_all(bodies, lane=lane), len(bodies))
+
     async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
         """See the port."""
         await self._put(lambda to: to.bury(body, lane=lane, why=why))
 
-    async def _put(self, put: Callable[[Publisher], Awaitable[None]]) -> None:
+    async def _put(self, put: Callable[[Publisher], Awaitable[None]], count: int = 1) -> None:
         if not self.away:
             try:
                 async with asyncio.timeout(PATIENCE):
@@ -71,11 +75,11 @@ class SpoolingPublisher:
                 return
         # One that timed out may be in the queue all the same: then it is there twice, which does no harm.
         await put(self._spool)
-        self.spooled += 1
+        self.spooled += count
 
     async def check(self) -> None:
-        """Return when the spool can be used. Raises `QueueAway` when not."""
-        await self._spool.counts()
+        """See the port: the spool takes what the queue does not."""
+        await self._spool.check()
 
     def failed(self, error: Exception) -> None:
         """The queue has failed: leave it alone for a while."""

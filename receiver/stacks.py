@@ -2,15 +2,13 @@
 
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from dataclasses import asdict
 
-from common.errors import NotOurs
-from common.queue.port import Lane, Publisher
-from common.task import Stack, Task
-from common.telemetry import Action, log
+from common.errors import Unreadable
+from common.task import Stack
+from receiver.admission import Visit
 from receiver.dialects import ros
-from receiver.intake import all_durable, parse_json, read_bounded
-from receiver.metrics import HookMetrics
+from receiver.intake import Answer, Found, Intake, Letter, parse_json, read_bounded
 from receiver.routing import StackRouting
 
 GREETING = "hookmirror: stack notifications are taken here by POST"
@@ -20,33 +18,27 @@ GREETING = "hookmirror: stack notifications are taken here by POST"
 class StackEndpoint:
     """Takes the bodies of stack notifications."""
 
-    def __init__(self, publisher: Publisher, routing: StackRouting, metrics: HookMetrics) -> None:
-        self._publisher = publisher
+    def __init__(self, intake: Intake, routing: StackRouting) -> None:
+        self._intake = intake
         self._routing = routing
-        self._metrics = metrics
 
-    async def __call__(self, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
-        """Return the JSON to answer 200 with. Raises `BadRequest` for what is no notification for us,
+    async def __call__(self, chunks: AsyncIterator[bytes], visit: Visit) -> Answer:
+        """Return what to answer 200 with, whatever the body is. Raises `BadRequest` for too much of it,
         `QueueAway` when it did not become durable in time for every route that it fits."""
-        stack = ros.parse(parse_json(await read_bounded(chunks)))
-        if not self._routing.knows(stack.name):
-            raise NotOurs(f'the stack "{stack.name}" fits no stack route')
-        tasks = self._routing.tasks(stack, time.time())
-        start = time.monotonic()
+        body = await read_bounded(chunks)
         try:
-            await all_durable(map(self._publish, tasks))
-        finally:
-            self._metrics.published(time.monotonic() - start)
-        answer = {"queued": len(tasks), "ignored": int(not tasks)}
-        self._metrics.records(queued=int(bool(tasks)), ignored=int(not tasks), buried=0)
-        _log(stack, answer)
-        return answer
+            stack = ros.parse(parse_json(body))
+        except Unreadable as error:
+            taken = await self._intake.put(Found(letters=[Letter(body, str(error))]), visit)
+            return Answer(asdict(taken), "not_a_hook")
+        return await self._accept(stack, visit)
 
-    async def _publish(self, task: Task) -> None:
-        await self._publisher.publish(task.encode(), lane=Lane.LIVE)
-        self._metrics.task_queued(task.route)
-
-
-def _log(stack: Stack, answer: dict[str, Any]) -> None:
-    """Write the line. The outputs are in none: one may be a secret."""
-    log(Action.HOOK, "stack notification taken", stack=stack.name, status=stack.status, **answer)
+    async def _accept(self, stack: Stack, visit: Visit) -> Answer:
+        """Of its outputs nothing goes to the log: one may be a secret."""
+        tasks = self._routing.tasks(stack, time.time())
+        known = self._routing.knows(stack.name)
+        found = Found(
+            tasks, routed=int(bool(tasks)), ignored=int(known and not tasks), unrouted=int(not known)
+        )
+        taken = await self._intake.put(found, visit, stack=stack.name, status=stack.status)
+        return Answer(asdict(taken), "notified" if known else "unrouted")

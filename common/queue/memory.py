@@ -65,6 +65,14 @@ class MemoryQueue:
         message = self._message(body, lane, self._clock() + delay)
         self._messages[message.id] = message
 
+    async def publish_all(self, bodies: Collection[bytes], *, lane: Lane) -> None:
+        """See the port."""
+        await asyncio.gather(*(self.publish(body, lane=lane) for body in bodies))
+
+    async def check(self) -> None:
+        """See the port."""
+        await self.counts()
+
     async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
         """See the port."""
         self._lay(self._message(body, lane, 0.0), why)

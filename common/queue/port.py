@@ -163,14 +163,22 @@ def after_verdict(delivery: Delivery, verdict: Retry | Bury, now: float) -> tupl
 
 
 class Publisher(Protocol):
-    """The way in. Both calls raise `QueueAway` when durability was not confirmed in time."""
+    """The way in. Every call raises `QueueAway` when durability was not confirmed in time."""
 
     async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
         """Return only when `body` is durable. It is delivered no sooner than `delay` seconds from now
         (at most `MAX_DELAY`, else ValueError)."""
 
+    async def publish_all(self, bodies: Collection[bytes], *, lane: Lane) -> None:
+        """Return only when every one of `bodies` is durable; thousands take not much longer than one. When it
+        raises, any of them may be in the queue."""
+
     async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
         """Keep `body` as a dead letter at once; for what arrived in no shape to be a task."""
+
+    async def check(self) -> None:
+        """Return when a message published now would become durable, as far as that can be found out without
+        leaving one. Takes as long as the queue lets it wait: set a limit."""
 
 
 class Consumer(Protocol):

@@ -77,6 +77,11 @@ def dead_lock() -> str:
     return "hookmirror.dead.lock"
 
 
+def nowhere() -> str:
+    """The name of no queue."""
+    return "hookmirror.nowhere"
+
+
 def mark(key: str, holder: str, *, at: float, within: float) -> Declaration:
     """The queue that is `holder`'s mark on `key`: it goes by itself when it was not declared for so long.
 

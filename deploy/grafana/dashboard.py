@@ -39,6 +39,7 @@ HOOKS = {
     "failed": RED,
     "not_ours": PINK,
     "not_a_hook": PURPLE,
+    "unrouted": WHITE,
     "too_large": YELLOW,
     "incomplete": GREY,
 }

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from common.errors import NotAHook
+from common.errors import Unreadable
 from common.task import Output, Stack
+from receiver.dialects.unknown import describe
 
 MAX_TEXT = 256
 """Characters of the longest id and name."""
@@ -25,15 +26,16 @@ _STATUS = re.compile(r"[A-Z_]{1,64}")
 
 
 def parse(body: object) -> Stack:
-    """Return the notification that `body` is. Raises `NotAHook` when it is none."""
-    if not isinstance(body, Mapping):
-        raise NotAHook("a stack notification is a JSON object; this is none")
+    """Return the notification that `body` is. Raises `Unreadable`, in words that say what it is, when it is
+    none."""
+    if not isinstance(body, Mapping) or "StackId" not in body:
+        raise Unreadable(describe(body))
     status = _text(body, "Status")
     if not _STATUS.fullmatch(status):
-        raise NotAHook("Status is no word of capital letters, like CREATE_COMPLETE")
+        raise Unreadable("Status is no word of capital letters, like CREATE_COMPLETE")
     outputs = body.get("Outputs")
     if not isinstance(outputs, list | None) or len(outputs or ()) > MAX_OUTPUTS:
-        raise NotAHook(f"Outputs is no list of at most {MAX_OUTPUTS}")
+        raise Unreadable(f"Outputs is no list of at most {MAX_OUTPUTS}")
     return Stack(
         id=_text(body, "StackId"),
         name=_text(body, "StackName"),
@@ -45,7 +47,7 @@ def parse(body: object) -> Stack:
 def _text(body: Mapping[str, Any], name: str) -> str:
     value = body.get(name)
     if not isinstance(value, str) or not value or len(value) > MAX_TEXT:
-        raise NotAHook(f"{name} is no string of 1 to {MAX_TEXT} characters")
+        raise Unreadable(f"{name} is no string of 1 to {MAX_TEXT} characters")
     _check(value)
     return value
 
@@ -53,10 +55,10 @@ def _text(body: Mapping[str, Any], name: str) -> str:
 def _output(entry: object) -> Output:
     key = entry.get("OutputKey") if isinstance(entry, Mapping) else None
     if not isinstance(entry, Mapping) or not isinstance(key, str) or "OutputValue" not in entry:
-        raise NotAHook("an output is an object with OutputKey, a string, and OutputValue")
+        raise Unreadable("an output is an object with OutputKey, a string, and OutputValue")
     description = entry.get("Description") or ""
     if not isinstance(description, str):
-        raise NotAHook("the Description of an output is no string")
+        raise Unreadable("the Description of an output is no string")
     value = entry["OutputValue"]
     for part in (key, description, value):
         _check(part)
@@ -64,13 +66,13 @@ def _output(entry: object) -> Output:
 
 
 def _check(value: object, depth: int = 0) -> None:
-    """Raise `NotAHook` for what cannot be written as JSON again, or not be read once more."""
+    """Raise `Unreadable` for what cannot be written as JSON again, or not be read once more."""
     if depth > MAX_DEPTH:
-        raise NotAHook(f"an OutputValue is nested deeper than {MAX_DEPTH}")
+        raise Unreadable(f"an OutputValue is nested deeper than {MAX_DEPTH}")
     if isinstance(value, str):
         _check_text(value)
     elif isinstance(value, float) and not isfinite(value):
-        raise NotAHook("an OutputValue holds what is no number of JSON")
+        raise Unreadable("an OutputValue holds what is no number of JSON")
     elif isinstance(value, Mapping):
         for name, part in value.items():
             _check(name, depth)
@@ -84,4 +86,4 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise NotAHook("half a surrogate pair, which no text can hold") from error
+        raise Unreadable("half a surrogate pair, which no text can hold") from error

@@ -5,13 +5,15 @@ or missing, `size` a string, `sequencer` a number or hex (never used: it cannot 
 one second), the event name may lack its `s3:` prefix, and the key may be raw or form-encoded.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from common.errors import NotAHook, Unreadable
-from common.task import Claim
+from common.errors import Unreadable
+from common.task import LOOK, Claim
+from receiver.dialects.unknown import describe
 
 MAX_KEY = 1024
 """Bytes of UTF-8 in the longest key S3 knows."""
@@ -19,26 +21,31 @@ MAX_KEY = 1024
 MAX_ETAG = 256
 """Characters. An MD5 has 32; each task carries it."""
 
-_CREATED = ("ObjectCreated:", "PutObject", "PostObject", "CopyObject", "CompleteMultipartUpload")
-_REMOVED = (
-    "ObjectRemoved:",
-    "LifecycleExpiration:",
-    "DeleteObject",
-    "ObjectLifecycle:Expiration:Current",  # Ceph's name for it, which newer versions have beside S3's
-    "ObjectLifecycle:Expiration:DeleteMarker",
-)
-_TOUCHED = ("ObjectTagging:", "ObjectRestore:Completed")
+MAX_NAME = 128
+"""Characters of an event's name; each task carries it."""
+
+NAMELESS = "unnamed"
+"""How the event of a record is called that does not say."""
+
+_PART = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])|[^\x00-\x7f]+")
+
+_QUIET = frozenset({"testevent", "replication"})
+"""The first part of what changes no object: a test, and what happens to a copy somewhere else."""
+
+_CREATED = frozenset({"created", "create", "put", "post", "copy", "complete", "completed"})
+_REMOVED = frozenset({"removed", "remove", "deleted", "delete", "deletion", "expiration"})
+_SAY_NOTHING = frozenset({"s3", "object", "synced", "lifecycle", "current", "marker", "multipart", "upload"})
+_KNOWN = _CREATED | _REMOVED | _SAY_NOTHING
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One record, understood. `known` is False for an event that changes no object (a TestEvent, an ACL,
-    a name we have never heard); `claim` is None for one that only says *look*."""
+    """One record, understood. `claim` is None for one that only says *look*: of tags, of an ACL, or whatever
+    a name may mean that we have never heard."""
 
     name: str
     bucket: str
     key: str
-    known: bool
     claim: Claim | None
     etag: str | None
     size: int | None = None
@@ -46,50 +53,63 @@ class Event:
 
 def records(body: object) -> list[object]:
     """Return the records of a hook, [] for the test event some senders send alone.
-    Raises `NotAHook` when there are none."""
+    Raises `Unreadable`, in words that say what it is, when there are none."""
     if isinstance(body, Mapping):
         found = body.get("Records")
         if isinstance(found, list) and found:
             return found
         if body.get("Event") in ("s3:TestEvent", "TestEvent"):  # no set: it may be a list, unhashable
             return []
-    raise NotAHook('a hook is a JSON object with a list of "Records"; this is none')
+        if "Records" in body:
+            raise Unreadable("Records is no list of records")
+    raise Unreadable(describe(body))
+
+
+def changes_nothing(record: object) -> bool:
+    """Whether the record is of an event that is known to change no object: then it may name none."""
+    return _name(record).removeprefix("s3:").partition(":")[0].lower() in _QUIET
 
 
 def parse(record: object) -> Event:
     """Return the event of one record. Raises `Unreadable` when there is no telling which key it means."""
-    name = _text(record, "eventName")
-    known, claim = _meaning(name.removeprefix("s3:"))
-    if not known:
-        return Event(name, _text(record, "s3", "bucket", "name", needed=False), "", False, None, None)
+    name = _name(record)
     bucket, key = _text(record, "s3", "bucket", "name"), _text(record, "s3", "object", "key")
     if len(_utf8(key)) > 3 * MAX_KEY:
         raise Unreadable(f"s3.object.key has more than {MAX_KEY} bytes, decoded or not")
-    return Event(name, bucket, key, True, claim, _etag(record), _size(record))
+    return Event(name, bucket, key, _claim(name), _etag(record), _size(record))
 
 
 def keys(written: str, encoding: str) -> list[str]:
-    """Return the keys that `written` may stand for, the likeliest first.
+    """Return the keys that `written` may stand for, the likeliest first; [] when it is no key either way.
 
     `encoding` is the store's `key_encoding`: "raw", "url" (form-encoded: space is `+`), or "auto",
-    when both readings are looked at. A reading that is not UTF-8 is none, nor is one of two that is longer
-    than any key: a store would refuse it for good, and a long key that is encoded would end as a dead letter.
+    when both readings are looked at. A reading that is not UTF-8 is none, nor is one of two that has a NUL or
+    is longer than any key: a store would refuse it for good, and the task would end as a dead letter.
     """
     decoded = _decoded(written)
-    if encoding == "raw" or decoded is None:
-        return [written]
-    if encoding == "url":
-        return [decoded]
-    readings = dict.fromkeys((written, decoded))
-    return [key for key in readings if len(_utf8(key)) <= MAX_KEY] or [written]
+    if encoding != "auto":
+        return [written if encoding == "raw" else decoded or written]
+    readings = dict.fromkeys((written, decoded or written))
+    return [key for key in readings if "\0" not in key and len(_utf8(key)) <= MAX_KEY]
 
 
-def _meaning(event: str) -> tuple[bool, Claim | None]:
-    if event.startswith(_CREATED):
-        return True, Claim.CREATED
-    if event.startswith(_REMOVED):
-        return True, Claim.REMOVED
-    return event.startswith(_TOUCHED), None
+def _name(record: object) -> str:
+    """The event's name: a hint as the rest, so that any will do."""
+    name = record.get("eventName") if isinstance(record, Mapping) else None
+    if not isinstance(name, str) or name in ("", LOOK):  # which is how tasks are called that no hook brought
+        return NAMELESS
+    return name[:MAX_NAME].encode(errors="replace").decode()
+
+
+def _claim(name: str) -> Claim | None:
+    """What a name says, by its parts. None when one of them is not known: it may turn the others round, as
+    in DeleteObjectTagging."""
+    parts = {part.lower() for part in _PART.findall(name)}
+    if not parts <= _KNOWN:
+        return None
+    if parts & _REMOVED:  # first, for a DeleteMarkerCreated is a removal
+        return Claim.REMOVED
+    return Claim.CREATED if parts & _CREATED else None
 
 
 def _decoded(written: str) -> str | None:
@@ -99,16 +119,14 @@ def _decoded(written: str) -> str | None:
         return None
 
 
-def _text(record: object, *path: str, needed: bool = True) -> str:
+def _text(record: object, *path: str) -> str:
     value: Any = record
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
-    if isinstance(value, str) and value:
-        _utf8(value)
-        return value
-    if needed:
+    if not isinstance(value, str) or not value:
         raise Unreadable(f"{'.'.join(path)} is missing or no string")
-    return ""
+    _utf8(value)
+    return value
 
 
 def _etag(record: Any) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qs
 
-from common.errors import NotAHook
+from common.errors import BadSignature, NotOurs, Unreadable
 
 Kind = Literal["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"]
 Digest = Literal["sha1", "sha256"]
@@ -60,8 +60,8 @@ class Envelope:
 
 
 def parse(body: object) -> Envelope | None:
-    """Return the envelope that `body` is, None when it is something else. Raises `NotAHook` for one that is
-    not whole.
+    """Return the envelope that `body` is, None when it is something else. Raises `Unreadable` for one that is
+    not whole, `BadSignature` or `NotOurs` for one that sends us to another host than its topic's.
 
     The topic tells SNS from MCS, whose SubscriptionConfirmation has the same Type: an ARN begins with "arn:"
     and holds no bar, MCS's reads project|bucket|events.
@@ -89,10 +89,10 @@ def parse(body: object) -> Envelope | None:
 
 
 def find_host(topic: str) -> str:
-    """Return the one host that may be asked about `topic`. Raises `NotAHook` for what is no topic's ARN."""
+    """Return the one host that may be asked about `topic`. Raises `Unreadable` for what is no topic's ARN."""
     match = _ARN.fullmatch(topic)
     if match is None:
-        raise NotAHook("TopicArn is not the ARN of an SNS topic")
+        raise Unreadable("TopicArn is not the ARN of an SNS topic")
     partition, region = match.groups()
     return f"sns.{region}.amazonaws.com{'.cn' if partition == 'aws-cn' else ''}"
 
@@ -100,15 +100,15 @@ def find_host(topic: str) -> str:
 def _text(body: Mapping[str, object], name: str) -> str:
     value = body.get(name)
     if not isinstance(value, str):
-        raise NotAHook(f"{name} of an SNS envelope is missing or no string")
+        raise Unreadable(f"{name} of an SNS envelope is missing or no string")
     # A line's end inside a field would let two different envelopes be the same signed text. Only the message,
     # which comes first, may have some: read from the end that text is still one envelope's alone.
     if name != "Message" and _CONTROL.search(value):
-        raise NotAHook(f"{name} of an SNS envelope has control characters")
+        raise Unreadable(f"{name} of an SNS envelope has control characters")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise NotAHook(f"{name} of an SNS envelope has half a surrogate pair") from error
+        raise Unreadable(f"{name} of an SNS envelope has half a surrogate pair") from error
     return value
 
 
@@ -119,13 +119,13 @@ def _signature(written: str) -> bytes:
         signature = b""
     # Even so Python lets padding pass that is too long, or hides bits.
     if not signature or base64.b64encode(signature).decode() != written:
-        raise NotAHook("Signature of an SNS envelope is not base64")
+        raise BadSignature("Signature of an SNS envelope is not base64")
     return signature
 
 
 def _digest(version: str) -> Digest:
     if version not in DIGESTS:
-        raise NotAHook("SignatureVersion of an SNS envelope is neither 1 nor 2")
+        raise Unreadable("SignatureVersion of an SNS envelope is neither 1 nor 2")
     return DIGESTS[version]
 
 
@@ -134,7 +134,7 @@ def _certificate_url(url: str, host: str) -> str:
     apart disagree about the odd ones."""
     place = re.escape(f"https://{host}")
     if not re.fullmatch(rf"{place}(:443)?/SimpleNotificationService-[0-9a-fA-F]{{1,128}}\.pem", url):
-        raise NotAHook(f"SigningCertURL is not that of a certificate at {host}")
+        raise BadSignature(f"SigningCertURL of an SNS envelope is not that of a certificate at {host}")
     return url
 
 
@@ -150,5 +150,5 @@ def _subscribe_url(url: str, host: str, topic: str) -> str:
         and asked.get("TopicArn") == [topic]
     )
     if not fits:
-        raise NotAHook(f"SubscribeURL does not confirm a subscription to its topic at {host}")
+        raise NotOurs(f"SubscribeURL does not confirm a subscription to its topic at {host}")
     return url

@@ -27,6 +27,10 @@ hookmirror takes the webhooks of S3 stores, and keeps a bucket in one cloud equa
 nothing is promised: after 503 or 429 send the whole hook again. A record that comes twice does no harm.
 A hook is a hint, never an order: whoever forges one makes a worker look at the source, no more.
 
+**No hook is refused for its content**, for its sender might repeat it for ever. What is none of the bodies
+described here, or not even JSON, gets 200 as well and is kept whole as a dead letter for a person; of one
+address so many, and then it is only counted. Records of a bucket that no route names are counted.
+
 **Limits**: {MAX_BODY // 1024} KiB and {MAX_RECORDS} records a hook, 16 KiB of headers, 5 s for the headers
 and 5 s for the body, `receiver.requests_per_second` by address, `receiver.max_connections` at once.
 
@@ -42,9 +46,9 @@ buckets. Every other path, and every other method, gets 404.
 
 _DESCRIPTIONS = {
     200: "Done, and durable.",
-    400: "No hook: not JSON, nested too deep, of no shape that is described here, or cut off.",
-    403: "The caller's address may not call; or the bucket, topic or stack is none that is configured; or the"
-    " signature is not the sender's.",
+    400: "No HTTP, or a body that was cut off.",
+    403: "The caller's address may not call; or the subscription or the topic is none that is configured; or"
+    " the signature is not the sender's.",
     404: "Another path, or another method.",
     408: "The request has not arrived in time. The connection is closed.",
     413: f"More than {MAX_BODY // 1024} KiB, or more than {MAX_RECORDS} records.",
@@ -127,7 +131,7 @@ def _take_stack() -> Described:
         "summary": "Take a stack notification",
         "description": "At the path of `receiver.stack_url`: `[[stack_routes]]` say what is done with it.",
         "requestBody": _body(("StackNotification",), STACKS),
-        "responses": _answers(("StackAccepted",), STACK_ANSWERS),
+        "responses": _answers(("Accepted",), STACK_ANSWERS),
     }
 
 

@@ -18,6 +18,10 @@ def _records(name: str, bucket: str, entry: dict[str, Any], **more: Any) -> dict
     return {"Records": [{"eventName": name, "s3": {"bucket": {"name": bucket}, "object": entry}, **more}]}
 
 
+def _taken(**counts: int) -> dict[str, int]:
+    return dict.fromkeys(("queued", "ignored", "unrouted", "buried", "dropped"), 0) | counts
+
+
 _AWS = _records(
     "ObjectCreated:Put",
     "photos",
@@ -143,7 +147,8 @@ STACKS: dict[str, Example] = {
 }
 
 HOOK_ANSWERS: dict[str, Example] = {
-    "accepted": ("Records", {"queued": 1, "ignored": 0, "buried": 0}),
+    "accepted": ("Records", _taken(queued=1)),
+    "kept": ("A body that nobody understands", _taken(buried=1)),
     "confirmed": (
         "A subscription of MCS",
         {"signature": "ea3fce4bb15c6de4fec365d36bcebbc34ccddf54616d5ca12e1972f82b6d37af"},
@@ -152,6 +157,7 @@ HOOK_ANSWERS: dict[str, Example] = {
 }
 
 STACK_ANSWERS: dict[str, Example] = {
-    "accepted": ("A route wants it", {"queued": 1, "ignored": 0}),
-    "ignored": ("No route wants this status", {"queued": 0, "ignored": 1}),
+    "accepted": ("A route wants it", _taken(queued=1)),
+    "ignored": ("No route wants this status", _taken(ignored=1)),
+    "unrouted": ("No route wants a stack of this name", _taken(unrouted=1)),
 }

@@ -70,7 +70,6 @@ _ENVELOPE = {
 SCHEMAS: dict[str, Schema] = {
     "S3Record": _object(
         {
-            "eventName": _text("With or without `s3:`. Events that change no object are ignored."),
             "s3": _object(
                 {
                     "bucket": _object({"name": _text()}, about="The source bucket."),
@@ -79,7 +78,9 @@ SCHEMAS: dict[str, Schema] = {
                 about="What it is about.",
             ),
         },
-        about="One event. One that cannot be understood is kept as a dead letter, and the others go on.",
+        {"eventName": {"type": "string", "description": "A hint: whatever it is, the object is looked at."}},
+        about="One event. One that names no key is kept as a dead letter, and the others go on. Only a"
+        " TestEvent and `s3:Replication:*` change nothing, and are ignored.",
     ),
     "S3Records": _object(
         {
@@ -151,8 +152,10 @@ SCHEMAS: dict[str, Schema] = {
     "Accepted": _answer(
         {
             "queued": _count("Tasks that are durable: a record may make none, or one for each route."),
-            "ignored": _count("Records that no route takes, or whose event changes no object."),
-            "buried": _count("Records that cannot be understood, kept whole as dead letters."),
+            "ignored": _count("Records whose key or status no route takes, or whose event changes nothing."),
+            "unrouted": _count("Records of a bucket, or a stack, that no route of this URL names."),
+            "buried": _count("What cannot be understood, kept whole as dead letters."),
+            "dropped": _count("What cannot be understood and was only counted: this address sent too much."),
         },
         about="Every record is durable, or needs nothing.",
     ),
@@ -161,10 +164,6 @@ SCHEMAS: dict[str, Schema] = {
         about="The subscription of MCS is confirmed.",
     ),
     "SnsSubscription": _answer({"subscription": TOPIC}, about="What SNS said of this subscription is done."),
-    "StackAccepted": _answer(
-        {"queued": _count("Tasks that are durable."), "ignored": _count("1 when no route wants the status.")},
-        about="The notification is durable, or needs nothing.",
-    ),
     "Refusal": _answer(
         {"error": _text()}, about="A few constant words; the reason is in the receiver's log."
     ),

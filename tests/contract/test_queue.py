@@ -91,6 +91,28 @@ async def test_a_published_message_arrives_as_a_first_attempt(backend: Backend) 
     assert (counts.ready[Lane.LIVE], counts.waiting, counts.dead) == (0, 0, 0)
 
 
+async def test_many_published_at_once_outlive_the_handle_each_once(backend: Backend) -> None:
+    first = await backend.open()
+    sent = [b"%d" % number for number in range(50)]
+    await first.publish_all(sent, lane=Lane.BULK)
+    await first.publish_all([], lane=Lane.BULK)
+    await first.close()
+    second = await backend.open()
+    found = await take(second, 50, lane=Lane.BULK)
+    assert sorted(delivery.body for delivery in found) == sorted(sent)
+    assert {delivery.attempt for delivery in found} == {1}
+    assert await nothing_comes(second, 0.3, lane=Lane.BULK)
+
+
+async def test_a_check_leaves_nothing_behind(backend: Backend) -> None:
+    queue = await backend.open()
+    for _ in range(3):
+        await queue.check()
+    counts = await queue.counts()
+    assert (sum(counts.ready.values()), counts.waiting, counts.dead) == (0, 0, 0)
+    assert await nothing_comes(queue, 0.3)
+
+
 async def test_published_outlives_the_handle_that_published_it(backend: Backend) -> None:
     first = await backend.open()
     await first.publish(b"kept", lane=Lane.BULK)

@@ -106,12 +106,6 @@ async def test_the_answers_to_a_wrong_path_and_a_wrong_method_are_the_same() -> 
         assert hooks(server) == {"not_found": len(asked)}
 
 
-async def test_what_a_stranger_is_told_does_not_depend_on_what_he_sent() -> None:
-    async with serving(MemoryQueue()) as server:
-        answers = [await server.post(of(record(bucket=f"bucket-{number}"))) for number in range(3)]
-        assert {str(answer.body) for answer in answers} == {"{'error': 'not ours'}"}
-
-
 async def test_a_body_that_is_slow_is_a_408_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "BODY_WITHIN", 0.3)
     async with serving(MemoryQueue()) as server:

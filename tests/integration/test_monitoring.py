@@ -126,11 +126,10 @@ class Everything:
         self._watch.follow(metrics.routes, pool, blame, brake)
 
     async def happens(self) -> None:
-        self._hooks.answered({"queued": 1, "ignored": 0, "buried": 0})
+        self._hooks.answered("accepted")
         self._hooks.refused(NotOurs("not ours"))
         self._hooks.refused(QueueAway("away"))
-        self._hooks.records(queued=1, ignored=0, buried=0)
-        self._hooks.task_queued("photos")
+        self._hooks.taken({"queued": 1}, ["photos"])
         self._hooks.published(0.02)
         await self._spool.sample()
         copied = Outcome(Action.COPIED, size=3)

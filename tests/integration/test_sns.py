@@ -18,7 +18,7 @@ from common.queue.memory import MemoryQueue
 from common.telemetry import Action
 from receiver import certificates, program, sns
 from receiver.sns import BURST, SnsTopics
-from tests.integration.test_receiver import SETTINGS, AwayQueue, Receiver, running
+from tests.integration.test_receiver import SETTINGS, AwayQueue, Receiver, running, taken
 from tests.integration.test_receiver_metrics import counted
 from tests.lab.amazon import (
     CERTIFICATE,
@@ -39,7 +39,7 @@ from tests.lab.samples import raw, sample
 from tests.lab.until import until
 
 FOREIGN = "arn:aws:sns:eu-central-1:123456789012:somebody-elses"
-TAKEN = {"queued": 2, "ignored": 0, "buried": 0}
+TAKEN = taken(queued=2)
 """The sample's key has two readings, and the route takes both."""
 
 
@@ -127,7 +127,7 @@ async def test_an_envelope_runs_the_routes_of_the_url_that_it_came_to(
     monkeypatch.setitem(SETTINGS, "stores", SETTINGS["stores"] | {"aws": own})
     async with listening(there, times) as receiver:
         envelope = signed(sample("sns/notification_v2"))
-        assert (await receiver.post(envelope)).status == 403
+        assert (await receiver.post(envelope)).body == taken(unrouted=1)
         assert (await receiver.post(envelope, path="/webhook/of-the-photos")).body == TAKEN
         assert {task.route for task in await receiver.tasks()} == {"auto"}
 
@@ -186,7 +186,8 @@ async def test_the_certificate_is_fetched_once_for_many_notifications(
 async def test_certificates_anywhere_else_are_never_asked_for(receiver: Receiver, there: Amazon) -> None:
     for url in certificate_look_alikes(there.port):
         answer = await receiver.post(signed("notification_v2", SigningCertURL=url))
-        assert (url, answer.status) == (url, 400)
+        refused = (answer.status, answer.body) == (403, {"error": "bad signature"})
+        assert refused or answer.body == taken(buried=1), url  # which is one with a control character
     assert (there.asked, there.seen) == ([], [])
 
 
@@ -235,7 +236,7 @@ async def test_a_forged_subscription_is_not_confirmed(
 async def test_subscriptions_are_confirmed_nowhere_else(receiver: Receiver, there: Amazon) -> None:
     for url in subscribe_look_alikes(there.port):
         answer = await receiver.post(signed("subscription_confirmation", SubscribeURL=url))
-        assert (url, answer.status) == (url, 400)
+        assert "subscription" not in answer.body, url
     assert (there.asked, there.seen) == ([], [])
 
 
@@ -362,7 +363,7 @@ async def test_an_end_of_a_subscription_is_logged_with_what_to_do_and_nothing_el
 
 async def test_the_test_event_of_a_new_notification_is_acknowledged(receiver: Receiver) -> None:
     answer = await receiver.post(signed("notification_test_event"))
-    assert (answer.status, answer.body) == (200, {"queued": 0, "ignored": 0, "buried": 0})
+    assert (answer.status, answer.body) == (200, taken())
 
 
 @pytest.mark.parametrize(
@@ -370,18 +371,18 @@ async def test_the_test_event_of_a_new_notification_is_acknowledged(receiver: Re
     ["", "text", "null", "[]", "{}", '{"Records": []}', "[" * 5000, sample("mcs/subscription_confirmation")],
     ids=repr,
 )
-async def test_a_message_that_is_no_s3_event_is_no_hook(receiver: Receiver, message: object) -> None:
-    assert (await receiver.post(notification(message))).status == 400
+async def test_a_message_that_is_no_s3_event_is_kept(receiver: Receiver, message: object) -> None:
+    assert (await receiver.post(notification(message))).body == taken(buried=1)
 
 
-async def test_an_envelope_within_an_envelope_is_no_hook(receiver: Receiver) -> None:
-    assert (await receiver.post(notification(signed("notification_v2")))).status == 400
+async def test_an_envelope_within_an_envelope_is_kept(receiver: Receiver) -> None:
+    assert (await receiver.post(notification(signed("notification_v2")))).body == taken(buried=1)
 
 
-async def test_records_of_a_strangers_bucket_are_refused_though_they_are_signed(receiver: Receiver) -> None:
+async def test_records_of_a_strangers_bucket_are_counted(receiver: Receiver) -> None:
     records = sample("sns/notification_raw")
     records["Records"][0]["s3"]["bucket"]["name"] = "strangers"
-    assert (await receiver.post(notification(records))).status == 403
+    assert (await receiver.post(notification(records))).body == taken(unrouted=1)
 
 
 async def test_a_notification_is_to_come_again_while_the_queue_is_away(there: Amazon) -> None:

@@ -138,7 +138,7 @@ STACKS: dict[str, Any] = {"stack_url": "https://x.org/stacks/77d1b0a9c3e8f642"}
 def test_each_path_and_method_has_its_door(method: str, path: str, door: Door | None) -> None:
     one = Call("203.0.113.9", [], method, path)
     if door:
-        assert admitting(**STACKS).admit(one) is door
+        assert admitting(**STACKS).admit(one).door is door
     else:
         with pytest.raises(NoSuchPath):
             admitting(**STACKS).admit(one)
@@ -150,7 +150,7 @@ def test_a_path_that_is_a_slash_is_no_front_door() -> None:
     asked = Call("203.0.113.9", [], "GET", "/")
     with pytest.raises(NoSuchPath):
         admitting(public_url="https://x.org").admit(asked)
-    assert admitting(stack_url="https://x.org").admit(asked) is Door.STACKS_SEEN
+    assert admitting(stack_url="https://x.org").admit(asked).door is Door.STACKS_SEEN
 
 
 OWN = "/webhook/caf%C3%A9-of-a-store"
@@ -158,7 +158,7 @@ OWN = "/webhook/caf%C3%A9-of-a-store"
 
 def test_a_path_of_a_stores_own_is_a_door_for_hooks() -> None:
     own = "/webhook/café-of-a-store"
-    assert admitting(more=[OWN]).admit(call(path=own)) is Door.HOOKS
+    assert admitting(more=[OWN]).admit(call(path=own)).door is Door.HOOKS
     for door, method in ((admitting(), "POST"), (admitting(more=[OWN]), "GET")):
         with pytest.raises(NoSuchPath):
             door.admit(Call("203.0.113.9", [], method, own))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import NotAHook
+from common.errors import Unreadable
 from receiver.handshake import MAX_TOPIC, Subscription, parse, sign
 from tests.lab.samples import PUBLISHED, sample
 
@@ -54,26 +54,26 @@ def test_a_body_of_another_type_asks_for_no_subscription(kind: object) -> None:
 @pytest.mark.parametrize("field", ["TopicArn", "Timestamp", "Token"])
 @pytest.mark.parametrize("value", ["", None, 7, 1.5, True, [], ["x"], {}, {"a": 1}, "\ud800"])
 def test_a_confirmation_with_a_field_that_is_no_text_is_no_hook(field: str, value: object) -> None:
-    with pytest.raises(NotAHook, match="TopicArn, Timestamp and Token"):
+    with pytest.raises(Unreadable, match="TopicArn, Timestamp and Token"):
         parse({**CONFIRMATION, field: value})
 
 
 @pytest.mark.parametrize("field", ["TopicArn", "Timestamp", "Token"])
 def test_a_confirmation_without_a_field_is_no_hook(field: str) -> None:
-    with pytest.raises(NotAHook):
+    with pytest.raises(Unreadable):
         parse({name: value for name, value in CONFIRMATION.items() if name != field})
 
 
 @pytest.mark.parametrize("topic", ["bucketA", "mcs1|bucketA", "|"])
 def test_a_topic_that_names_no_bucket_is_no_hook(topic: str) -> None:
-    with pytest.raises(NotAHook, match=r"project\|bucket\|events"):
+    with pytest.raises(Unreadable, match=r"project\|bucket\|events"):
         parse({**CONFIRMATION, "TopicArn": topic})
 
 
 def test_a_topic_that_would_fill_the_log_is_no_hook() -> None:
     topic = "mcs1|bucketA|".ljust(MAX_TOPIC, "x")
     assert parse({**CONFIRMATION, "TopicArn": topic})
-    with pytest.raises(NotAHook, match=str(MAX_TOPIC)):
+    with pytest.raises(Unreadable, match=str(MAX_TOPIC)):
         parse({**CONFIRMATION, "TopicArn": topic + "x"})
 
 
@@ -98,7 +98,7 @@ def test_any_object_is_a_subscription_or_none_or_no_hook(
 ) -> None:
     try:
         subscription = parse(noise | fields)
-    except NotAHook:
+    except Unreadable:
         return
     if subscription is not None:
         assert len(subscription.signature("http://test.com")) == 64

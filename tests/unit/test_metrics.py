@@ -17,7 +17,6 @@ from common.errors import (
     KeyBusy,
     LostDelivery,
     NoSuchPath,
-    NotAHook,
     NotAllowed,
     NotOurs,
     QueueAway,
@@ -329,7 +328,6 @@ def test_the_brake_is_on_from_the_first_delete_it_holds_until_a_window_after_the
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (NotAHook("no"), "not_a_hook"),
         (NotOurs("no"), "not_ours"),
         (BadSignature("no"), "bad_signature"),
         (TooLarge("no"), "too_large"),
@@ -356,7 +354,7 @@ def test_a_refused_hook_is_counted_by_its_reason(error: Exception, expected: str
 
 def test_a_metric_that_fails_fails_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR, "hookmirror"):
-        HookMetrics(Metrics(["r"])).task_queued("a route that is not configured")
+        HookMetrics(Metrics(["r"])).taken({}, ["a route that is not configured"])
     assert caplog.messages == ["a metric failed"]
 
 

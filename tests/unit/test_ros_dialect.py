@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import BadRequest, NotAHook
+from common.errors import Unreadable
 from common.routes import StackRouteSettings
 from common.task import Output, Stack, Task
 from receiver.dialects.ros import MAX_DEPTH, MAX_OUTPUTS, MAX_TEXT, parse
@@ -72,14 +72,14 @@ def output(**fields: Any) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_what_is_no_notification_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(NotAHook) as caught:
+    with pytest.raises(Unreadable) as caught:
         parse(BODY | change)
     assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("body", [None, 1, "x", [], [BODY], {}, {"Records": []}])
 def test_what_is_no_object_of_that_kind_is_refused(body: object) -> None:
-    with pytest.raises(NotAHook):
+    with pytest.raises(Unreadable):
         parse(body)
 
 
@@ -121,18 +121,18 @@ FIELDS = st.fixed_dictionaries(
 
 
 @given(JSON | FIELDS | FIELDS.map(lambda fields: BODY | fields))
-def test_any_json_is_a_notification_or_a_bad_request_and_nothing_else(body: Any) -> None:
+def test_any_json_is_a_notification_or_unreadable_and_nothing_else(body: Any) -> None:
     try:
         stack = parse(parse_json(json.dumps(body).encode()))
-    except BadRequest:
+    except Unreadable:
         return
     task = Task(route="r", key=stack.name, event=stack.status, stack=stack)
     assert Task.decode(task.encode()) == task
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_bad_request(body: bytes) -> None:
-    with contextlib.suppress(BadRequest):
+def test_any_bytes_are_unreadable(body: bytes) -> None:
+    with contextlib.suppress(Unreadable):
         parse(parse_json(body))
 
 

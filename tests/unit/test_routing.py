@@ -21,7 +21,7 @@ def route(source: str = "raw:photos", **more: str) -> RouteSettings:
 
 
 def created(key: str, bucket: str = "photos") -> Event:
-    return Event("s3:ObjectCreated:Put", bucket, key, True, Claim.CREATED, "etag")
+    return Event("s3:ObjectCreated:Put", bucket, key, Claim.CREATED, "etag")
 
 
 def routed(event: Event, *routes: RouteSettings) -> list[tuple[str, str]]:

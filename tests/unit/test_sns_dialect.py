@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from common.errors import BadRequest, NotAHook
+from common.errors import BadRequest, BadSignature, NotOurs, Unreadable
 from common.tables import ReceiverSettings
 from receiver import handshake
 from receiver.dialects.sns import Envelope, find_host, parse
@@ -95,7 +95,7 @@ def test_one_host_may_be_asked_about_a_topic(topic: str, host: str) -> None:
     ],
 )
 def test_what_is_no_topics_arn_leads_nowhere_and_cannot_be_configured(topic: str) -> None:
-    with pytest.raises(NotAHook, match="TopicArn"):
+    with pytest.raises(Unreadable, match="TopicArn"):
         parse(sample("sns/notification_v1") | {"TopicArn": topic})
     with pytest.raises(ValidationError):
         ReceiverSettings(sns_topics=(topic,))
@@ -103,13 +103,13 @@ def test_what_is_no_topics_arn_leads_nowhere_and_cannot_be_configured(topic: str
 
 @pytest.mark.parametrize("url", certificate_look_alikes())
 def test_a_certificate_elsewhere_is_none(url: str) -> None:
-    with pytest.raises(NotAHook, match="SigningCertURL"):
+    with pytest.raises((BadSignature, Unreadable), match="SigningCertURL"):
         parse(sample("sns/notification_v1") | {"SigningCertURL": url})
 
 
 @pytest.mark.parametrize("url", subscribe_look_alikes())
 def test_a_confirmation_elsewhere_or_of_something_else_is_none(url: str) -> None:
-    with pytest.raises(NotAHook, match="SubscribeURL"):
+    with pytest.raises((NotOurs, Unreadable), match="SubscribeURL"):
         parse(sample("sns/subscription_confirmation") | {"SubscribeURL": url})
 
 
@@ -151,7 +151,7 @@ def test_each_of_two_confirmations_is_taken_by_the_right_one(topic: str) -> None
     assert handshake.parse(ours) is not None
     theirs = sample("sns/subscription_confirmation")
     assert opened(theirs).topic == TOPIC
-    with pytest.raises(NotAHook):
+    with pytest.raises(Unreadable):
         handshake.parse(theirs)
 
 
@@ -172,7 +172,7 @@ NEEDED = {
 @pytest.mark.parametrize("value", [None, 1, True, [], ["x"], {}, "\ud800"], ids=repr)
 @pytest.mark.parametrize(("name", "field"), [(name, field) for name in NEEDED for field in NEEDED[name]])
 def test_a_field_that_is_missing_or_no_text_makes_it_no_hook(name: str, field: str, value: object) -> None:
-    with pytest.raises(NotAHook, match=field):
+    with pytest.raises(Unreadable, match=field):
         parse(sample(f"sns/{name}") | {field: value})
 
 
@@ -180,7 +180,7 @@ def test_a_field_that_is_missing_or_no_text_makes_it_no_hook(name: str, field: s
 @pytest.mark.parametrize("end", ["\n", "\r", "\x00", "\x7f"])
 def test_no_field_but_the_message_has_control_characters(field: str, end: str) -> None:
     body = sample("sns/notification_v2")
-    with pytest.raises(NotAHook, match=field):
+    with pytest.raises(Unreadable, match=field):
         parse(body | {field: body[field] + end})
 
 
@@ -189,7 +189,7 @@ def test_a_message_cannot_pass_for_other_fields() -> None:
     body = sample("sns/notification_v2")
     stretched = body | {"Message": "x", "MessageId": f"y\nMessageId\n{body['MessageId']}"}
     assert string_to_sign(stretched) == string_to_sign(body | {"Message": "x\nMessageId\ny"})
-    with pytest.raises(NotAHook):
+    with pytest.raises(Unreadable):
         parse(stretched)
 
 
@@ -197,13 +197,13 @@ def test_a_message_cannot_pass_for_other_fields() -> None:
     "signature", ["", "?", "AAA", "AAAA=", "AA AA", "AAAA\u00e9", "-_-_", "AAAA=AAA", "AAB="]
 )
 def test_a_signature_that_is_not_base64_is_none(signature: str) -> None:
-    with pytest.raises(NotAHook, match="Signature"):
+    with pytest.raises(BadSignature, match="Signature"):
         parse(sample("sns/notification_v2") | {"Signature": signature})
 
 
 @pytest.mark.parametrize("version", ["", "0", "3", "01", "1.0", " 1", "１"])
 def test_a_version_that_nobody_knows_is_refused(version: str) -> None:
-    with pytest.raises(NotAHook, match="SignatureVersion"):
+    with pytest.raises(Unreadable, match="SignatureVersion"):
         parse(sample("sns/notification_v2") | {"SignatureVersion": version})
 
 
@@ -225,8 +225,8 @@ def envelopes(draw: st.DrawFn) -> Any:
 
 
 @given(envelopes() | ODD)
-def test_whatever_comes_is_an_envelope_or_a_bad_request(body: Any) -> None:
-    with suppress(BadRequest):
+def test_whatever_comes_is_an_envelope_or_none_or_refused(body: Any) -> None:
+    with suppress(BadRequest, Unreadable):
         envelope = parse(json.loads(json.dumps(body)))
         if envelope is not None:
             host = find_host(envelope.topic)

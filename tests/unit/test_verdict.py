@@ -33,10 +33,9 @@ BURIED = "buried"
 
 PLACES: dict[type[HookmirrorError], str] = {
     errors.HookmirrorError: RETRIED_AND_COUNTED,
-    # None of the next eleven should reach a worker; one that does is a defect, and a defect is retried.
+    # None of the next ten should reach a worker; one that does is a defect, and a defect is retried.
     errors.ConfigError: RETRIED_AND_COUNTED,
     errors.BadRequest: RETRIED_AND_COUNTED,
-    errors.NotAHook: RETRIED_AND_COUNTED,
     errors.NoSuchPath: RETRIED_AND_COUNTED,
     errors.NotAllowed: RETRIED_AND_COUNTED,
     errors.TooMany: RETRIED_AND_COUNTED,

@@ -27,7 +27,7 @@ from common.queue.port import (
     after_verdict,
     check_delay,
 )
-from common.queue.rabbitmq import mark, wire
+from common.queue.rabbitmq import bulk, mark, wire
 from common.queue.rabbitmq.consume import Subscription, give_back
 from common.queue.rabbitmq.dead import Fate, Graveyard
 from common.queue.rabbitmq.link import CONFIRM_WITHIN, Link, fresh_channel, translated
@@ -97,6 +97,26 @@ class RabbitQueue:
         """See the port."""
         check_delay(delay)
         await self._send(body, lane, delay, _first_headers())
+
+    async def publish_all(self, bodies: Collection[bytes], *, lane: Lane) -> None:
+        """See the port."""
+        async with translated(CONFIRM_WITHIN):
+            channel = await self._out.channel()
+            try:
+                await bulk.publish(channel, topology.lane_queue(lane), bodies, _first_headers)
+            except (PublishError, ChannelNotFoundEntity):
+                await self._forget(self._out)
+                raise
+
+    async def check(self) -> None:
+        """See the port. A broker out of memory or disk no longer reads what publishers send: so something is
+        sent that no queue is for, and its confirm awaited."""
+        counts = await self.counts()
+        if counts.ready[Lane.LIVE] >= topology.MAX_LENGTH:
+            raise QueueAway(f"{topology.lane_queue(Lane.LIVE)} is full: {topology.MAX_LENGTH} tasks wait")
+        async with translated(CONFIRM_WITHIN):
+            channel = await self._out.channel()
+            await channel.default_exchange.publish(Message(b""), topology.nowhere(), mandatory=False)
 
     async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
         """See the port."""

@@ -1,0 +1,68 @@
+"""/readyz: whether hooks can be made durable. Anybody may ask, as often as he likes, at nobody's cost."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from common.queue.port import Publisher
+from receiver.spool import SpoolingPublisher
+
+FRESH = 1.0
+"""Seconds for which an answer is given again. Whoever asks when it is older waits for the next one."""
+
+WITHIN = 2.0
+"""Seconds for the queue to prove that it takes messages, and for the spool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What to answer: the JSON, and whether hooks can be taken."""
+
+    yes: bool
+    body: bytes
+
+
+class Readiness:
+    """Asks `queue` and, when it cannot take hooks, `spool`; `clock` gives seconds that never go back."""
+
+    def __init__(
+        self,
+        queue: Publisher,
+        spool: SpoolingPublisher | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queue = queue
+        self._spool = spool
+        self._clock = clock
+        self._asking: asyncio.Task[Ready] | None = None
+        self._asked = 0.0
+
+    async def ask(self) -> Ready:
+        """Return the answer, which is at most FRESH old."""
+        if self._asking is None or (self._asking.done() and self._clock() - self._asked >= FRESH):
+            self._asking = asyncio.create_task(self._find())
+        return await asyncio.shield(self._asking)
+
+    async def _find(self) -> Ready:
+        spooling = self._spool is not None and self._spool.away
+        trouble = "the queue has failed lately" if spooling else await _trouble(self._queue)
+        more = {}
+        if trouble and self._spool is not None:
+            trouble, more = await _trouble(self._spool), {"queue": "away, spooling"}
+        said = {"status": "waiting", "why": trouble} if trouble else {"status": "ready", **more}
+        self._asked = self._clock()
+        return Ready(not trouble, json.dumps(said).encode())
+
+
+async def _trouble(place: Publisher) -> str:
+    """Return why `place` can take no messages, "" if it can."""
+    try:
+        async with asyncio.timeout(WITHIN):
+            await place.check()
+    except TimeoutError:
+        return "the queue has not confirmed in time"
+    except Exception as error:  # noqa: BLE001 - whatever it is, a message would meet it as well
+        return str(error) or type(error).__name__
+    return ""
