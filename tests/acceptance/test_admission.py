@@ -34,8 +34,8 @@ host = "127.0.0.1"
 port = {port}
 public_url = "http://127.0.0.1:{port}{path}"
 stack_url = "http://127.0.0.1:{port}{stacks}"
-requests_per_second = 1e9
-burst = 1000000000
+requests_per_second = 1000000
+burst = 1000000
 [metrics]
 port = {metrics}
 [stores.mcs]
@@ -268,7 +268,7 @@ def test_no_body_gets_a_5xx(tmp_path: Path, seed: int, count: int) -> None:
         answer = connection.getresponse()
         answer.read()
         answers[answer.status] = answers.get(answer.status, 0) + 1
-        assert answer.status in {200, 400, 403, 413}, answer.status
+        assert answer.status in {200, 403, 413}, answer.status
         unanswered.pop()
 
     try:

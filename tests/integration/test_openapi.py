@@ -34,8 +34,8 @@ PATH, STACKS = "/webhook/3f9c0a7b5d1e42", "/stacks/77aa0b5d1e42ff"
 MANY: dict[str, Any] = {
     "public_url": f"https://hooks.example.org{PATH}",
     "stack_url": f"https://hooks.example.org{STACKS}",
-    "requests_per_second": 1e9,
-    "burst": 10**9,
+    "requests_per_second": 1e6,
+    "burst": 10**6,
 }
 
 EXPECTED = {

@@ -44,12 +44,12 @@ class Process:
 
     async def die(self) -> None:
         """`kill -9`: nothing is given back but by the queue, which counts it."""
-        handlers = set(self.pool._running)
-        for task in handlers:
-            task.cancel()
-        await self.queue.close()
         self.running.cancel()
-        await asyncio.gather(self.running, *handlers, return_exceptions=True)
+        while not self.running.done():  # whatever it has begun until then dies too
+            for task in set(self.pool._running):
+                task.cancel()
+            await asyncio.sleep(0)
+        await self.queue.close()
 
     async def end(self) -> int:
         self.stop.set()
