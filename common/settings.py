@@ -7,8 +7,9 @@ Only this module reads the environment.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -52,6 +53,7 @@ class Settings(Table):
     """The whole configuration, checked. `notes` says what was put right while it was read."""
 
     _notes: tuple[str, ...] = PrivateAttr(default=())
+    _again: Callable[[], "Settings"] | None = PrivateAttr(default=None)
 
     queue: QueueSettings = Field(default_factory=QueueSettings)
     receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)
@@ -131,6 +133,13 @@ class Settings(Table):
                     f"stores.{name}.public_url and {other} have the same path: give each its own"
                 )
 
+    def reread(self, store: str) -> StoreSettings | None:
+        """Return what the sources say of `store` by now; None when they cannot be used, or there are none."""
+        try:
+            return self._again().stores.get(store) if self._again else None
+        except ConfigError:
+            return None
+
     def hook_url(self, source: str) -> str | None:
         """Return the URL to register at `source`, "store:bucket": its store's own, or the general one."""
         return self.stores[source.partition(":")[0]].public_url or self.receiver.public_url
@@ -192,6 +201,7 @@ def load(path: str | Path | None = None) -> Settings:
     except ValidationError as error:
         raise ConfigError(_explain(error, file, found)) from None
     settings._notes = tuple(found.notes)
+    settings._again = partial(load, path)
     return settings
 
 

@@ -19,6 +19,7 @@ import logging
 import random
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
 from typing import Self
@@ -38,7 +39,7 @@ from common.task import Trouble
 from common.telemetry import Action, log
 from worker.attempt import Act
 from worker.doubt import KNOWN_BAD, LATELY, UNDECIDED, Operation
-from worker.job import Job
+from worker.job import Job, Route
 from worker.pause import Clock, Pause, Sleep
 from worker.verdict import Blamed, Continue, Outcome
 
@@ -84,6 +85,7 @@ class Blame:
         self._sleep = sleep
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._lines: dict[str, _Line] = {}
+        self._greeting: list[asyncio.Task[str]] = []
 
     async def __aenter__(self) -> Self:
         """Begin with every route going on."""
@@ -91,6 +93,9 @@ class Blame:
 
     async def __aexit__(self, *_: object) -> None:
         """End the probes."""
+        for greeting in self._greeting:
+            greeting.cancel()
+        await asyncio.gather(*self._greeting, return_exceptions=True)
         for line in self._lines.values():
             await line.pause.end()
 
@@ -102,7 +107,7 @@ class Blame:
 
     async def __call__(self, job: Job) -> Outcome | Continue:
         """Do the job, or raise at once while its route is paused or it is others' turn."""
-        line = self._line(job)
+        line = self._line(job.route)
         if line.pause.why:
             raise _turned_away(f"the route is paused: {line.pause.why}", RouteDown.patience)
         trouble = job.task.trouble
@@ -124,11 +129,16 @@ class Blame:
         self._passed(line, job, outcome)
         return outcome
 
-    def _line(self, job: Job) -> _Line:
-        line = self._lines.get(job.route.id)
+    def greet(self, routes: Iterable[Route]) -> None:
+        """Check the buckets of `routes` once, beside everything else: a wrong name, region or key is said at
+        the start, and not when the first hook comes."""
+        self._greeting = [asyncio.create_task(self._line(route).pause.ask()) for route in routes]
+
+    def _line(self, route: Route) -> _Line:
+        line = self._lines.get(route.id)
         if line is None:
-            line = _Line(Pause(job.route, self._clock, self._sleep, self._rng))
-            self._lines[job.route.id] = line
+            line = _Line(Pause(route, self._clock, self._sleep, self._rng))
+            self._lines[route.id] = line
         return line
 
     def _passed(self, line: _Line, job: Job, outcome: Outcome | Continue) -> None:

@@ -79,12 +79,10 @@ class Pause:
 
 
 async def _check(route: Route) -> TryAgain | None:
-    """Return what is wrong with the buckets of `route`, None when both answer."""
-    for bucket in route.buckets:
-        wrong = await _check_one(bucket)
-        if wrong is not None:
-            return wrong
-    return None
+    """Return what is wrong with the buckets of `route`, of both at once; None when all answer."""
+    wrong = [why for bucket in route.buckets if (why := await _check_one(bucket)) is not None]
+    down = [why for why in wrong if not isinstance(why, Throttled)] or wrong
+    return StoreAway("; ".join(map(str, down))) if len(down) > 1 else next(iter(down), None)
 
 
 async def _check_one(bucket: Bucket) -> TryAgain | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 
 from common.errors import UnknownRoute
 from common.metrics import Metrics
@@ -38,7 +39,7 @@ async def open_stores(settings: Settings, stack: AsyncExitStack) -> dict[str, St
     sides = (side for route in settings.routes for side in (route.source, route.target) if side)
     named = {side.partition(":")[0] for side in sides}
     for name in sorted(named):
-        stores[name] = await S3Store.open(name, settings.stores[name])
+        stores[name] = await S3Store.open(name, settings.stores[name], partial(settings.reread, name))
         stack.push_async_callback(stores[name].close)
     return stores
 
@@ -134,6 +135,7 @@ async def run(settings: Settings, queue: Queue, stop: asyncio.Event, metrics: Me
         act = await open_acts(settings, mirror, brake, queue, stack)
         blame = await stack.enter_async_context(Blame(act))  # left before the stores that it probes
         watch = Watch(metrics)
+        blame.greet(routes.values())
         attempt = Attempt(
             queue,
             watch.around(blame),

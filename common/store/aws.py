@@ -1,4 +1,4 @@
-"""What aioboto3 is good at: the credential chain, endpoints, listings. Nothing else knows it."""
+"""What botocore is good at: endpoints and listings. Nothing else knows it but `credentials`."""
 
 import ssl
 import time
@@ -7,15 +7,14 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import aioboto3
 from aiobotocore.config import AioConfig
-from aiobotocore.credentials import AioCredentials
 from aiobotocore.httpsession import AIOHTTPSession
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound, SSLError
+from botocore.exceptions import BotoCoreError, ClientError, SSLError
 
 from common.errors import ConfigError, RouteDown, StoreAway
+from common.store.credentials import Credentials, Reread, lend, open_session
 from common.store.failures import elsewhere, seconds, translate, wrong_region
 from common.store.pace import Pace
 from common.store.port import Entry, OpenUpload
@@ -70,7 +69,7 @@ class Account:
     """A store's credentials, endpoint and bucket calls. Make one with `open`."""
 
     def __init__(
-        self, name: str, settings: StoreSettings, credentials: AioCredentials, client: "S3Client"
+        self, name: str, settings: StoreSettings, credentials: Credentials, client: "S3Client"
     ) -> None:
         self.name = name
         self.region = settings.region
@@ -84,22 +83,12 @@ class Account:
         self._stack = AsyncExitStack()
 
     @classmethod
-    async def open(cls, name: str, settings: StoreSettings, pace: Pace | None = None) -> "Account":
-        """Find the credentials and the endpoint of store `name`, whose requests go at `pace`. Raises
-        `ConfigError` when there are none."""
-        secret, token = settings.secret_access_key, settings.session_token
-        try:
-            session = aioboto3.Session(
-                aws_access_key_id=settings.access_key_id,
-                aws_secret_access_key=secret.get_secret_value() if secret else None,
-                aws_session_token=token.get_secret_value() if token else None,
-                region_name=settings.region,
-                profile_name=settings.profile,
-            )
-        except ProfileNotFound as error:
-            raise ConfigError(
-                f"stores.{name}.profile: {error}. Run:  aws configure --profile NAME"
-            ) from error
+    async def open(
+        cls, name: str, settings: StoreSettings, pace: Pace | None = None, reread: Reread | None = None
+    ) -> "Account":
+        """Return the account of store `name`, whose requests go at `pace`; credentials are looked for when
+        they are needed. Raises `ConfigError` for a profile that is not there, or a broken file of AWS's."""
+        credentials = Credentials(name, settings, reread)
         stack = AsyncExitStack()
         # "when_required": newer defaults add checksums and chunked bodies that other clouds refuse.
         config = AioConfig(
@@ -111,26 +100,32 @@ class Account:
             read_timeout=30,
             s3={"addressing_style": settings.addressing},
         )
-        client = await stack.enter_async_context(
-            session.client(
-                "s3",
-                endpoint_url=settings.endpoint,
-                config=config,
-                verify=str(settings.ca_bundle) if settings.ca_bundle else None,
+        try:
+            session = open_session(name, settings)
+            lend(session, credentials)
+            client: S3Client = await stack.enter_async_context(
+                session.create_client(
+                    "s3",
+                    region_name=settings.region,
+                    endpoint_url=settings.endpoint,
+                    config=config,
+                    verify=str(settings.ca_bundle) if settings.ca_bundle else None,
+                )
             )
-        )
+        except (BotoCoreError, ValueError, OSError) as error:
+            raise ConfigError(
+                f"stores.{name}: it cannot be set up from what ~/.aws and the AWS_ variables say "
+                f"({type(error).__name__}): mend these"
+            ) from None
         _Paced(pace or Pace(settings.max_requests_per_second, name=name)).attach(client)
         _stay_here(client)
-        found: Any = session.get_credentials()  # aiobotocore's coroutine, whatever the type says
-        credentials: AioCredentials | None = await found
-        if credentials is None:
-            await stack.aclose()
-            raise ConfigError(
-                f"stores.{name}: no credentials. Set:  access_key_id and secret_access_key, or profile"
-            )
         account = cls(name, settings, credentials, client)
         account._stack = stack
         return account
+
+    def refused(self) -> None:
+        """The store refused a request: its credentials may have been replaced."""
+        self._credentials.refused()
 
     def address(self, bucket: str) -> str:
         """Return the URL of `bucket`, without a slash at its end."""
@@ -144,15 +139,8 @@ class Account:
         self, method: str, host: str, path: str, query: str, headers: Mapping[str, str]
     ) -> dict[str, str]:
         """Return `headers` (names in lower case) and the host, with a signature over them. Expiring
-        credentials are renewed first."""
-        try:
-            frozen = await self._credentials.get_frozen_credentials()
-        except ClientError as error:
-            code = error.response["Error"].get("Code", "")
-            raise RouteDown(f"stores.{self.name}: the credentials cannot be renewed: {code}") from None
-        except (BotoCoreError, OSError) as error:
-            said = type(error).__name__  # what it says may hold what a program of the chain printed
-            raise RouteDown(f"stores.{self.name}: the credentials cannot be renewed: {said}") from None
+        credentials are renewed first. Raises `RouteDown` while there are none."""
+        frozen = await self._credentials.get_frozen_credentials()
         if frozen is not self._frozen and frozen != self._frozen:
             self._keys = Keys(frozen.access_key or "", frozen.secret_key or "", frozen.token or "")
             hide(self._keys.secret, self._keys.token)
@@ -202,12 +190,15 @@ class Account:
             where = wrong_region(answer["HTTPStatusCode"], body, headers)
             if where and where != self.region:
                 raise elsewhere(bucket, where, self.name, self.region) from None
-            raise translate(
+            failure = translate(
                 answer["HTTPStatusCode"],
                 body,
                 doing=f"{doing} {bucket}",
                 retry_after=headers.get("retry-after"),
-            ) from None
+            )
+            if isinstance(failure, RouteDown):
+                self.refused()
+            raise failure from None
         except BotoCoreError as error:
             said_so = f": {error}" if isinstance(error, SSLError) else ""
             raise StoreAway(f"{doing} {bucket}: {type(error).__name__}{said_so}") from None

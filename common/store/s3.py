@@ -14,6 +14,7 @@ from urllib.parse import quote
 from common.errors import NotForThis, NotSupported, Refused, RouteDown, SourceMoved, StoreAway, TryAgain
 from common.store import tags as tagging
 from common.store.aws import Account
+from common.store.credentials import Reread
 from common.store.failures import error_code
 from common.store.headers import counts_tags, etag_of, is_opaque, length_of, object_headers, state_of
 from common.store.http import Client
@@ -38,11 +39,12 @@ class S3Store:
         self._ask = ask
 
     @classmethod
-    async def open(cls, name: str, settings: StoreSettings) -> "S3Store":
-        """Return the store `name`, with nothing asked of it yet. Raises `ConfigError` without credentials."""
+    async def open(cls, name: str, settings: StoreSettings, reread: Reread | None = None) -> "S3Store":
+        """Return the store `name`, with nothing asked of it yet. `reread` finds its keys once it refuses
+        those of `settings`. Raises `ConfigError` for what cannot be used at all."""
         client = open_client(name, settings)
         pace = Pace(settings.max_requests_per_second, name=name)
-        return cls(await Account.open(name, settings, pace), client, pace, settings.tags)
+        return cls(await Account.open(name, settings, pace, reread), client, pace, settings.tags)
 
     def bucket(self, name: str) -> "S3Bucket":
         """See the port."""

@@ -82,6 +82,8 @@ class Wire:
         where, here = wrong_region(status, body, headers), self._account.region
         if where and where != here:
             error = elsewhere(self.name, where, self._account.name, here)
+        if isinstance(error, RouteDown):
+            self._account.refused()
         if isinstance(error, TryAgain):
             error.unsure = answer.unsure
         return error

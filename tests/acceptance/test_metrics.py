@@ -104,7 +104,7 @@ async def test_what_came_in_is_what_ended_and_what_waits(
     monkeypatch.setenv("HOOKMIRROR_ROUTES", json.dumps(ROUTES))
     monkeypatch.setenv("HOOKMIRROR_STORES__LOCKED__ENDPOINT", site.target_endpoint)
     monkeypatch.setenv("HOOKMIRROR_STORES__LOCKED__ACCESS_KEY_ID", ACCESS_KEY)
-    monkeypatch.setenv("HOOKMIRROR_STORES__LOCKED__SECRET_ACCESS_KEY", "wrong")
+    monkeypatch.setenv("HOOKMIRROR_STORES__LOCKED__SECRET_ACCESS_KEY", "wrong-wrong")
     monkeypatch.setenv("HOOKMIRROR_METRICS__PORT", "0")
     names = ["up"] if site.queue_url.startswith("sqlite") else ["receiver", "worker"]
     programs = [await site.run(name) for name in names]

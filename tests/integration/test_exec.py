@@ -194,7 +194,7 @@ async def test_the_whole_event_is_on_standard_input_with_what_it_claimed_beside_
 async def test_the_event_is_in_the_environment_and_our_secrets_are_not(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOOKMIRROR_STORES__MCS__SECRET_ACCESS_KEY", "hidden")
+    monkeypatch.setenv("HOOKMIRROR_STORES__MCS__SECRET_ACCESS_KEY", "hidden-hidden")
     monkeypatch.setenv("AWS_PROFILE", "backup")
     bench.program("env -0 > $D/environment")
     await bench.come(id="7", claim=Claim.REMOVED, event="s3:ObjectRemoved:Delete", etag="e", received=12.5)

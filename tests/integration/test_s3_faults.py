@@ -158,7 +158,7 @@ def settings_of(server: Server) -> StoreSettings:
     return StoreSettings(
         endpoint=f"http://127.0.0.1:{server.port}",
         access_key_id="id",
-        secret_access_key=SecretStr("secret"),
+        secret_access_key=SecretStr("secret-secret"),
         addressing="path",
     )
 

@@ -369,7 +369,9 @@ def test_a_mark_outlives_every_attempt_so_that_what_came_meanwhile_still_finds_i
 async def test_a_task_whose_route_has_become_one_of_another_kind_is_kept_and_does_nothing(site: Site) -> None:
     site.routes = [{"name": "stacks", "exec": site.program("echo x >> $D/calls")}]
     site.more = {
-        "stores": {"mcs": {"endpoint": "http://127.0.0.1:1", "access_key_id": "a", "secret_access_key": "b"}},
+        "stores": {
+            "mcs": {"endpoint": "http://127.0.0.1:1", "access_key_id": "a", "secret_access_key": "b-b-b-b-b"}
+        },
         "routes": [{"name": "objects", "source": "mcs:b", "exec": site.program("echo x >> $D/calls")}],
         "worker": {"attempts": 1},
     }

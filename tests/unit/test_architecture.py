@@ -26,10 +26,9 @@ ONE_PLACE_EACH = {
     "aiormq": ["common/queue/rabbitmq.py", "common/queue/rabbitmq/*.py"],
     "pamqp": ["common/queue/rabbitmq.py", "common/queue/rabbitmq/*.py"],
     "sqlite3": ["common/queue/sqlite/*.py"],
-    "aioboto3": ["common/store/aws.py"],
-    "aiobotocore": ["common/store/aws.py"],
+    "aiobotocore": ["common/store/aws.py", "common/store/credentials.py"],
     "boto3": [],
-    "botocore": ["common/store/aws.py"],
+    "botocore": ["common/store/aws.py", "common/store/credentials.py"],
     "aiohttp": [
         "worker/forward.py",  # the clients of HTTP that are no store: it POSTs events to whom a route names,
         "receiver/sns.py",  # and it asks Amazon for certificates

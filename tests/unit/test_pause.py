@@ -281,3 +281,18 @@ async def test_an_action_has_one_bucket_to_check_and_a_route_for_stacks_none(ben
         assert "exit code 1" in bench.blame.paused()[route.id]
     assert "stacks fail" in bench.blame.paused()["stacks"]
     assert bench.source.checks == 1
+
+
+async def test_at_the_start_every_bucket_is_checked_once_and_what_is_wrong_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "hookmirror")
+    bench = Bench()
+    bench.source.wrong, bench.target.wrong = RouteDown("GET source: NoSuchBucket"), DENIED
+    async with bench.blame as blame:
+        blame.greet([Route("r", bench.source, bench.target)])
+        await settle()
+        assert (bench.source.checks, bench.target.checks) == (1, 1)
+        assert not bench.acted
+    [said] = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert "GET source: NoSuchBucket; PUT target: AccessDenied" in said
