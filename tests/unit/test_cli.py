@@ -233,6 +233,7 @@ def test_status_tells_every_depth() -> None:
 
 
 def test_status_for_scripts_fails_when_a_person_is_needed() -> None:
+    bury()
     assert run("status", "--check").exit_code == 0
     bury(b"a")
     assert run("status").exit_code == 0
