@@ -92,7 +92,7 @@ class SqliteQueue:
 
     async def publish_all(self, bodies: Collection[bytes], *, lane: Lane) -> None:
         """See the port."""
-        rows = [(lane, body, time.time()) for body in bodies]
+        rows = [(lane, body, self._now()) for body in bodies]
         sql = "INSERT INTO message (lane, body, due) VALUES (?, ?, ?)"
         await self._run(lambda db: db.executemany(sql, rows))
         self._news.set()
