@@ -17,6 +17,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 
 from common import overlap, telemetry, values
 from common.errors import ConfigError
+from common.relative import anchored
 from common.routes import ActionTable, RouteSettings, StackRouteSettings
 from common.sentences import place, sentence
 from common.sources import PREFIX, Found, gather
@@ -54,6 +55,7 @@ class Settings(Table):
 
     _notes: tuple[str, ...] = PrivateAttr(default=())
     _again: Callable[[], "Settings"] | None = PrivateAttr(default=None)
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
     queue: QueueSettings = Field(default_factory=QueueSettings)
     receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)
@@ -69,6 +71,11 @@ class Settings(Table):
         for name in stores:
             values.store_name(name)
         return stores
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths are relative to: the folder of the configuration's file."""
+        return self._folder
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -186,8 +193,8 @@ def for_programs() -> dict[str, str]:
 def load(path: str | Path | None = None) -> Settings:
     """Return the configuration of `path`, of `HOOKMIRROR_CONFIG`, or of `hookmirror.toml` here.
 
-    Raises `ConfigError` naming each wrong key and what to write. Without any file the environment alone must
-    say everything.
+    Relative paths are relative to its folder, whatever says them. Raises `ConfigError` naming each wrong key
+    and what to write. Without any file the environment alone must say everything, and something.
     """
     named = path or os.environ.get("HOOKMIRROR_CONFIG")
     file = Path(named or DEFAULT_FILE)
@@ -196,11 +203,16 @@ def load(path: str | Path | None = None) -> Settings:
         raise ConfigError(f"{file}: {what}. Write one with:  hookmirror init --output {file}")
     folders = [Path(folder) for folder in (SECRETS_DIR, os.environ.get("CREDENTIALS_DIRECTORY")) if folder]
     found = gather(Settings, file, folders, os.environ, OWN_VARIABLES)
+    if not found.values and not file.is_file():
+        raise ConfigError(
+            f"{file.absolute()}: no such file. Write one with:  hookmirror init  or name it:  --config FILE"
+        )
+    folder = file.absolute().parent
     try:
-        settings = Settings.model_validate(found.values)
+        settings = Settings.model_validate(anchored(found.values, folder))
     except ValidationError as error:
         raise ConfigError(_explain(error, file, found)) from None
-    settings._notes = tuple(found.notes)
+    settings._notes, settings._folder = tuple(found.notes), folder
     settings._again = partial(load, path)
     return settings
 

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from common import values
+from common.relative import DEFAULT_QUEUE
 from common.sentences import no_value
 from common.store.place import AWS, CLOUDS, place
 from common.urls import guarding, path_of
@@ -56,7 +57,7 @@ class QueueSettings(Table):
     """`[queue]`: where tasks wait."""
 
     url: Annotated[str, AfterValidator(values.queue)] = Field(
-        default="sqlite:///hookmirror.db", examples=["amqp://user:password@host/vhost"]
+        default=DEFAULT_QUEUE, examples=["amqp://user:password@host/vhost"]
     )
 
 

@@ -27,11 +27,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 
 def with_queue(config: str | None, call: Callable[[Queue], Awaitable[T]]) -> T:
-    """Open the configured queue, make one call with it, close it, and return what the call returned."""
+    """Open the configured queue, which must be there, make one call with it, close it, and return what the
+    call returned."""
     settings = configuration.start(config)
 
     async def once() -> T:
-        queue = await open_queue(settings.queue.url, look_after=settings.worker.look_after)
+        queue = await open_queue(settings.queue.url, look_after=settings.worker.look_after, create=False)
         try:
             return await call(queue)
         finally:

@@ -80,12 +80,7 @@ async def _spooling(
 async def _open_spool(path: Path, queue_url: str) -> SqliteQueue:
     if _is_queue(path, queue_url):
         raise ConfigError(f"receiver.spool: {path} is the queue itself. Leave it out, or name another file.")
-    try:
-        return await SqliteQueue.open(path)
-    except ConfigError as error:
-        raise ConfigError(
-            f"receiver.spool: {path} cannot be opened. Name a file in a folder that can be written."
-        ) from error
+    return await SqliteQueue.open(path, name="receiver.spool")
 
 
 def _is_queue(path: Path, queue_url: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 
 from common.errors import UnknownRoute
 from common.metrics import Metrics
@@ -87,10 +88,10 @@ async def open_acts(
     wait = settings.worker.look_after
     acts: dict[str, Act] = {}
     for route in settings.routes:
-        if carry := await open_carry(route, stack):
+        if carry := await open_carry(route, settings.folder, stack):
             acts[route.id] = Acting(carry, look_after=wait, brake=brake)
     for watched in settings.stack_routes:
-        carry = await open_carry(watched, stack) or log_stack
+        carry = await open_carry(watched, settings.folder, stack) or log_stack
         acts[watched.id] = StackActing(marks.first, carry, window=watched.window)
 
     async def act(job: Job) -> Outcome | Continue:
@@ -101,10 +102,11 @@ async def open_acts(
     return act
 
 
-async def open_carry(route: ActionTable, stack: AsyncExitStack) -> Carry | None:
+async def open_carry(route: ActionTable, folder: Path, stack: AsyncExitStack) -> Carry | None:
     """Return what carries out the orders of `route`: its program, or whom it forwards to."""
     if route.exec is not None:
-        return Program(route.exec, timeout=route.timeout or EXEC_TIMEOUT, on_failure=route.on_failure)
+        path = str(folder / route.exec)
+        return Program(path, timeout=route.timeout or EXEC_TIMEOUT, on_failure=route.on_failure)
     return await stack.enter_async_context(Forward(route)) if route.forward is not None else None
 
 

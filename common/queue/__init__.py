@@ -7,12 +7,12 @@ from common.errors import ConfigError
 from common.queue.port import Queue
 
 
-async def open_queue(url: str, *, look_after: int = 1200) -> Queue:
+async def open_queue(url: str, *, look_after: int = 1200, create: bool = True) -> Queue:
     """Return the queue at `url`, ready for use: `amqp(s)://...`, `sqlite:///file` or `memory://`.
 
-    `look_after` (seconds) becomes a wait of its own on RabbitMQ, where waits are queues.
-    Raises `ConfigError` for a URL of no backend or a broker set up otherwise, `QueueAway` for one
-    that does not answer.
+    `look_after` (seconds) becomes a wait of its own on RabbitMQ, where waits are queues. Without `create` a
+    file that is not there is not made. Raises `ConfigError` for a URL of no backend, a broker set up
+    otherwise or a file that cannot be used, `QueueAway` for what does not answer now.
     """
     scheme = urlsplit(url).scheme
     if scheme in {"amqp", "amqps"}:
@@ -22,7 +22,8 @@ async def open_queue(url: str, *, look_after: int = 1200) -> Queue:
     if scheme == "sqlite":
         from common.queue.sqlite import SqliteQueue
 
-        return await SqliteQueue.open(Path(unquote(url.removeprefix("sqlite:///"))))
+        path = Path(unquote(url.removeprefix("sqlite:///")))
+        return await SqliteQueue.open(path, create=create, name="queue.url")
     if scheme == "memory":
         from common.queue.memory import MemoryQueue
 

@@ -257,8 +257,9 @@ async def test_a_wall_clock_that_is_set_hides_nothing_brings_nothing_early_and_t
     monkeypatch.setattr(time, "time", lambda: wall() + step)
     third = await backend.open()  # a process that was started since
     await third.publish(b"after", lane=Lane.LIVE)
+    await third.publish_all([b"together"], lane=Lane.LIVE)
     start = time.monotonic()
-    assert {delivery.body for delivery in await take(second, 2)} == {b"before", b"after"}
+    assert {delivery.body for delivery in await take(second, 3)} == {b"before", b"after", b"together"}
     assert time.monotonic() - start < backend.lease
     assert await nothing_comes(second, backend.lease * 1.5)
     assert await nothing_comes(third, 0.5, lane=Lane.BULK)

@@ -1,17 +1,22 @@
 """The embedded queue beyond the port's contract: its clock, its file, older files, and what it costs."""
 
 import asyncio
+import os
+import resource
 import sqlite3
+import subprocess
+import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from common.errors import ConfigError, QueueAway
+from common.queue import open_queue
 from common.queue.port import Bury, Counts, Done, Lane, Retry
-from common.queue.sqlite import SqliteQueue
+from common.queue.sqlite import SqliteQueue, database
 from tests.contract.test_queue import nothing_comes, seen, take
 
 OLD = """
@@ -387,3 +392,226 @@ async def test_what_a_call_costs_does_not_grow_with_what_is_in_the_queue(
         await queue.close()
         costs.append(await steps(path, call))
     assert costs[1] < costs[0] * 1.5, costs
+
+
+# A file that cannot be used
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may look into, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Be a user without rights inside the block."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+async def closed(path: Path) -> Path:
+    """Make a queue with a thousand messages and close it."""
+    queue = await SqliteQueue.open(path)
+    await asyncio.gather(*(queue.publish(b"%0300d" % n, lane=Lane.LIVE) for n in range(1000)))
+    await queue.close()
+    return path
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def overwrite(path: Path) -> None:
+    path.write_bytes(b"no database at all " * 1000)
+
+
+def lose_a_block(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 8192 * 4096)
+        file.write(bytes(4096))
+
+
+@pytest.mark.parametrize("damage", [cut, overwrite, lose_a_block])
+async def test_a_damaged_file_ends_the_start_before_a_hook_goes_into_it(
+    path: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(await closed(path))
+    with pytest.raises(
+        ConfigError, match=r"^queue\.url: .*queue\.db: the file is damaged \(.*docs/operations"
+    ):
+        await SqliteQueue.open(path)
+
+
+async def test_a_file_found_damaged_confirms_nothing_from_then_on(path: Path) -> None:
+    queue = await SqliteQueue.open(await closed(path))
+    queue._file._database._now.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    lose_a_block(path)
+    queue._file._database._now.db.execute("PRAGMA shrink_memory")
+    with pytest.raises(QueueAway, match="damaged"):
+        await queue._run(lambda db: db.execute("SELECT sum(length(body)) FROM message").fetchall())
+    with pytest.raises(QueueAway, match="damaged"):
+        await queue.publish(b"x", lane=Lane.LIVE)
+    await queue.close()
+
+
+async def test_a_file_that_may_not_be_used_is_named_with_whose_it_is(open_folder: Path) -> None:
+    path = await closed(open_folder / "queue.db")
+    path.chmod(0o400)
+    owner = path.owner()
+    with (
+        as_nobody(),
+        pytest.raises(ConfigError, match=f"no permission to read and write it. It belongs to {owner}"),
+    ):
+        await SqliteQueue.open(path)
+
+
+def test_a_folder_that_may_not_be_written_is_named_with_whose_it_is(open_folder: Path) -> None:
+    open_folder.chmod(0o555)
+    with (
+        as_nobody(),
+        pytest.raises(ConfigError, match=f"no permission to write in {open_folder}.* It belongs to"),
+    ):
+        asyncio.run(SqliteQueue.open(open_folder / "queue.db"))
+    open_folder.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("no/queue.db", "there is no folder .*/no. Make it"),
+        ("", "this is a folder. Name a file"),
+        ("file/queue.db", "there is no folder .*/file. Make it"),
+    ],
+)
+async def test_a_path_of_no_file_is_said_to_be_one(tmp_path: Path, name: str, sentence: str) -> None:
+    (tmp_path / "file").write_text("")
+    for create in (True, False):
+        with pytest.raises(ConfigError, match=rf"^queue\.url: {tmp_path}.*: {sentence}"):
+            await SqliteQueue.open(tmp_path / name, create=create)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True
+    ).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+async def publish_much(queue: SqliteQueue) -> None:
+    """More than the -wal may have room left for."""
+    for _ in range(20):
+        await queue.publish(bytes(20_000), lane=Lane.LIVE)
+
+
+def fill_up(disk: Path) -> Path:
+    """Leave no room on `disk`."""
+    filler = disk / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+    return filler
+
+
+async def test_a_full_disk_confirms_nothing_and_is_gone_on_with_when_there_is_room(small_disk: Path) -> None:
+    queue = await SqliteQueue.open(small_disk / "queue.db")
+    await queue.publish(b"before", lane=Lane.LIVE)
+    [held] = await take(queue, 1)
+    filler = fill_up(small_disk)
+    with pytest.raises(QueueAway, match=f"the disk is full. Make room in {small_disk}"):
+        await publish_much(queue)
+    filler.unlink()
+    await queue.publish(b"after", lane=Lane.LIVE)
+    await queue.settle(held, Done("ok"))
+    await queue.close()
+    assert b"after" in bodies(small_disk / "queue.db")
+
+
+async def test_a_disk_that_is_full_at_the_start_is_no_fault_of_the_configuration(small_disk: Path) -> None:
+    fill_up(small_disk)
+    with pytest.raises(QueueAway, match=r"^queue\.url: .*the disk is full"):
+        await SqliteQueue.open(small_disk / "queue.db")
+
+
+async def test_a_limit_on_the_size_of_files_is_named(path: Path) -> None:
+    queue = await SqliteQueue.open(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(QueueAway, match=r"a limit on its use is reached .*IOERR"):
+            await publish_much(queue)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    await queue.publish(b"after", lane=Lane.LIVE)
+    await queue.close()
+
+
+async def test_a_file_that_another_program_locks_is_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY", 0.1)
+    queue = await SqliteQueue.open(path)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(QueueAway, match="another process keeps it locked"):
+            await queue.publish(b"x", lane=Lane.LIVE)
+    await queue.publish(b"x", lane=Lane.LIVE)
+    await queue.close()
+
+
+async def test_what_went_wrong_is_said_once_and_so_is_its_end(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "hookmirror")
+    monkeypatch.setattr(database, "BUSY", 0.01)
+    queue = await SqliteQueue.open(path)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(3):
+            with pytest.raises(QueueAway):
+                await queue.counts()
+    await queue.counts()
+    await queue.publish(b"x", lane=Lane.LIVE)
+    await queue.close()
+    assert [line.levelname for line in caplog.records] == ["WARNING", "INFO"]
+
+
+# Whoever only looks
+
+
+async def test_whoever_only_looks_makes_no_file(path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^queue\.url: .*queue\.db: there is no such file, .* hookmirror up"
+    ):
+        await open_queue(f"sqlite:///{path}", create=False)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_whoever_only_looks_makes_no_queue_of_an_empty_file(path: Path) -> None:
+    path.touch()
+    with pytest.raises(ConfigError, match="there is no queue in this file"):
+        asyncio.run(open_queue(f"sqlite:///{path}", create=False))
+    assert path.read_bytes() == b""
+
+
+async def test_whoever_only_looks_while_the_file_goes_away_makes_no_file(
+    queue: SqliteQueue, path: Path
+) -> None:
+    looking = await open_queue(f"sqlite:///{path}", create=False)
+    delete_all(path)
+    with pytest.raises(QueueAway, match="deleted or replaced"):
+        await looking.counts()
+    await looking.close()
+    assert list(path.parent.glob("queue.db*")) == []

@@ -255,6 +255,7 @@ def test_a_release_that_breaks_off_has_lost_none(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("folder")
 def test_the_list_tells_each_route_and_how_many_it_holds() -> None:
+    hold()
     assert "No deletes are held." in run("list").output
     assert json.loads(run("list", "--json").stdout) == {}
     hold(task("a"), task("b"), task("c", route="[red]\x1b[2J"))

@@ -211,6 +211,7 @@ def test_init_in_a_folder_that_is_not_there_is_one_sentence() -> None:
 
 
 def test_status_of_an_empty_queue_is_all_zeros() -> None:
+    bury()
     assert printed("status") == {"ready": {"live": 0, "bulk": 0}, "waiting": 0, "held": 0, "dead": 0}
 
 
@@ -232,6 +233,7 @@ def test_status_tells_every_depth() -> None:
 
 
 def test_status_for_scripts_fails_when_a_person_is_needed() -> None:
+    bury()
     assert run("status", "--check").exit_code == 0
     bury(b"a")
     assert run("status").exit_code == 0
@@ -240,6 +242,7 @@ def test_status_for_scripts_fails_when_a_person_is_needed() -> None:
 
 
 def test_no_dead_letters_is_said() -> None:
+    bury()
     assert printed("dead", "list") == {"dead": 0, "matching": 0, "groups": [], "letters": []}
     assert "No dead letters." in run("dead", "list").output
 
@@ -291,6 +294,7 @@ def test_a_letter_that_is_no_task_is_shown_too() -> None:
 
 
 def test_a_letter_that_is_not_there_is_an_error_that_says_where_to_look() -> None:
+    bury()
     result = run("dead", "show", "4711")
     assert result.exit_code == 1
     assert "4711" in result.output
@@ -377,6 +381,7 @@ def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
 def test_the_program_exits_zero_when_all_is_well(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    bury()
     assert main(monkeypatch, "status", "--json") == 0
     assert json.loads(capsys.readouterr().out)["dead"] == 0
 
@@ -407,6 +412,24 @@ def test_a_wrong_configuration_is_one_sentence_and_exit_code_two(
     assert "Traceback" not in captured.err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["dead", "list"],
+        ["dead", "replay", "--all", "--yes"],
+        ["dead", "drop", "1"],
+        ["brake", "list"],
+    ],
+)
+def test_a_command_makes_no_queue_and_says_that_there_is_none(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(monkeypatch, *command) == 2
+    assert "queue.db: there is no such file" in capsys.readouterr().err
+    assert [file.name for file in Path().iterdir()] == ["hookmirror.toml"]
+
+
 @pytest.mark.parametrize("command", ["up", "receiver", "worker"])
 @pytest.mark.parametrize(
     ("config", "sentence"), [("[worker]\nconcurency = 1\n", "concurrency"), ("", "[[routes]]")]
@@ -435,7 +458,8 @@ def test_a_queue_that_does_not_answer_is_one_sentence_and_exit_code_one(
 
 
 def test_a_named_configuration_is_used_by_every_command() -> None:
-    Path("other.toml").write_text(CONFIG.replace("queue.db", "other.db"))
+    Path("other.toml").write_text(CONFIG)
+    Path("hookmirror.toml").write_text(CONFIG.replace("queue.db", "another.db"))
     bury(task())
-    assert printed("status", "--config", "other.toml")["dead"] == 0
-    assert printed("status", "-c", "hookmirror.toml")["dead"] == 1
+    assert printed("status", "--config", "other.toml")["dead"] == 1
+    assert "another.db: there is no such file" in str(run("status").exception)

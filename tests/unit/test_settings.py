@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import re
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ def complaint(text: str) -> str:
 
 
 def test_every_value_has_the_documented_default() -> None:
-    settings = load()
+    settings = Settings()
     receiver, worker = settings.receiver, settings.worker
     assert settings.queue.url == "sqlite:///hookmirror.db"
     assert (receiver.port, receiver.public_url) == (8080, None)
@@ -360,6 +362,7 @@ def test_a_configuration_without_secrets_has_none() -> None:
 def test_the_path_served_is_that_of_the_public_url(
     url: str | None, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HOOKMIRROR_RECEIVER__PORT", "8080")
     if url is not None:
         monkeypatch.setenv("HOOKMIRROR_RECEIVER__PUBLIC_URL", url)
     receiver = load().receiver
@@ -486,7 +489,8 @@ def test_the_template_that_init_writes_loads() -> None:
 
 def test_the_template_names_the_defaults_as_they_are() -> None:
     written, default = load(write(filled())), Settings()
-    assert (written.worker, written.queue) == (default.worker, default.queue)
+    assert written.worker == default.worker
+    assert written.queue == load(write("[worker]\nconcurrency = 32\n")).queue
     assert written.metrics == default.metrics
     assert (written.receiver.host, written.receiver.port) == (default.receiver.host, default.receiver.port)
 
@@ -502,3 +506,49 @@ def test_an_unknown_log_format_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("HOOKMIRROR_LOG", "xml")
     with pytest.raises(ConfigError, match='HOOKMIRROR_LOG = "xml": write json, human or auto'):
         log_format()
+
+
+def test_relative_paths_are_relative_to_the_file_wherever_the_program_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "a folder"
+    there.mkdir()
+    botocore = find_spec("botocore")
+    assert botocore is not None
+    shutil.copy(Path(str(botocore.origin)).with_name("cacert.pem"), there / "ca.pem")
+    monkeypatch.setenv("HOOKMIRROR_STORES__A__CA_BUNDLE", "ca.pem")
+    (there / "hookmirror.toml").write_text(
+        """
+        [queue]
+        url = "sqlite:///data/queue.db"
+        [receiver]
+        spool = "spool.db"
+        """
+    )
+    for named in ("a folder/hookmirror.toml", there / "hookmirror.toml"):
+        monkeypatch.chdir(tmp_path)
+        settings = load(named)
+        monkeypatch.chdir("/")
+        assert settings.queue.url == f"sqlite:///{tmp_path}/a%20folder/data/queue.db"
+        assert settings.receiver.spool == there / "spool.db"
+        assert settings.stores["a"].ca_bundle == there / "ca.pem"
+        assert settings.folder == there
+
+
+def test_the_queue_that_nobody_named_is_beside_the_file(tmp_path: Path) -> None:
+    Path("other").mkdir()
+    Path("other/hookmirror.toml").write_text("[worker]\nconcurrency = 1\n")
+    assert load("other/hookmirror.toml").queue.url == f"sqlite:///{tmp_path}/other/hookmirror.db"
+
+
+@pytest.mark.parametrize("url", ["amqp://host/vhost", "memory://", "sqlite:////var/lib/q.db"])
+def test_what_is_no_relative_path_stays_as_it_is_written(url: str) -> None:
+    Path("hookmirror.toml").write_text(f'[queue]\nurl = "{url}"\n[receiver]\nspool = "/var/lib/s.db"\n')
+    settings = load()
+    assert (settings.queue.url, settings.receiver.spool) == (url, Path("/var/lib/s.db"))
+
+
+def test_no_configuration_at_all_is_an_error_that_says_how_to_write_one(tmp_path: Path) -> None:
+    Path("hookmirror.toml").unlink(missing_ok=True)
+    with pytest.raises(ConfigError, match=rf"{tmp_path}/hookmirror\.toml: no such file.* hookmirror init"):
+        load()

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from common.errors import ConfigError, QueueAway
 from common.queue.sqlite import schema
-from common.queue.sqlite.trouble import Damaged, explained
+from common.queue.sqlite.trouble import Damaged, damaged, explained
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -176,6 +176,11 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _connect(path: Path, clock: Callable[[], float], *, create: bool) -> sqlite3.Connection:
     if create:
         _create(path)
+    elif not path.exists() and path.parent.is_dir():
+        raise ConfigError(
+            f"{path}: there is no such file, so nothing was ever queued here. Start hookmirror with this "
+            "configuration first:  hookmirror up  (or name another:  --config FILE)"
+        )
     uri = f"file:{quote(str(path.absolute()))}?mode=rw"
     db = sqlite3.connect(uri, uri=True, timeout=OPENING, isolation_level=None, check_same_thread=False)
     with _closing_on_error(db):
@@ -184,7 +189,7 @@ def _connect(path: Path, clock: Callable[[], float], *, create: bool) -> sqlite3
         db.execute("PRAGMA synchronous = FULL")  # NORMAL in WAL loses the last commits with the power
         schema.bring_up(db, clock)
         if create and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise Damaged(path, found)
+            raise damaged(path, found.splitlines()[-1])
         db.execute(f"PRAGMA busy_timeout = {round(BUSY * 1000)}")
     return db
 

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
-from common.errors import LostDelivery, QueueAway
+from common.errors import ConfigError, LostDelivery, QueueAway
 from common.queue.port import (
     Bury,
     Counts,
@@ -71,13 +71,17 @@ class SqliteQueue:
         path: Path,
         *,
         create: bool = True,
+        name: str = "queue.url",
         lease: float = LEASE,
         clock: Callable[[], float] = time.monotonic,
     ) -> "SqliteQueue":
         """Open the file; `create` makes it when it is not there. `clock` is in seconds, the same for every
         process, and never set back. Raises `ConfigError` for what only a person can mend, `QueueAway` for
-        what may pass."""
-        return cls(await SqliteFile.open(path, create=create, clock=clock), lease)
+        what may pass; both name the configuration's key, `name`."""
+        try:
+            return cls(await SqliteFile.open(path, create=create, clock=clock), lease)
+        except (ConfigError, QueueAway) as error:
+            raise type(error)(f"{name}: {error}") from error
 
     async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
         """See the port."""
@@ -88,7 +92,7 @@ class SqliteQueue:
 
     async def publish_all(self, bodies: Collection[bytes], *, lane: Lane) -> None:
         """See the port."""
-        rows = [(lane, body, time.time()) for body in bodies]
+        rows = [(lane, body, self._now()) for body in bodies]
         sql = "INSERT INTO message (lane, body, due) VALUES (?, ?, ?)"
         await self._run(lambda db: db.executemany(sql, rows))
         self._news.set()

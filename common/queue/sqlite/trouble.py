@@ -31,7 +31,7 @@ def explained(error: sqlite3.Error | OSError, path: Path) -> HookmirrorError:
             f"quota and the limit on file sizes; {_PASSES}"
         )
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return Damaged(path, str(error))
+        return damaged(path, str(error))
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return QueueAway(
             f"{path}: another process keeps it locked. See who has it open (fuser {path}); {_PASSES}"
@@ -44,12 +44,13 @@ def explained(error: sqlite3.Error | OSError, path: Path) -> HookmirrorError:
 class Damaged(ConfigError):
     """The file's bytes are no database, or not the one they were."""
 
-    def __init__(self, path: Path, found: str) -> None:
-        super().__init__(
-            f"{path}: the file is damaged ({found}). Stop hookmirror and save what can be read:  "
-            f"sqlite3 {path} .recover | sqlite3 saved.db && sqlite3 saved.db 'PRAGMA user_version = 0'  "
-            f"Then put saved.db in its place, or move the file away to begin a new one"
-        )
+
+def damaged(path: Path, found: str) -> Damaged:
+    """Return what to say of a file that is damaged as `found` says."""
+    return Damaged(
+        f"{path}: the file is damaged ({found}). Stop hookmirror, and move the file away to begin a new one. "
+        "What can be read of the old one can be saved: see docs/operations.md"
+    )
 
 
 def _full(path: Path) -> QueueAway:
@@ -65,13 +66,17 @@ def _not_to_be_opened(path: Path, said: str) -> ConfigError:
         why = f"there is no folder {folder}. Make it, or name a file in another"
     elif _read_only(folder):
         why = f"{folder} is on a file system that is read-only. Name a file in a folder that can be written"
-    elif path.exists() and not os.access(path, os.R_OK | os.W_OK):
+    elif _may(folder, os.X_OK) and path.exists() and not _may(path, os.R_OK | os.W_OK):
         why = f"no permission to read and write it. {_whose(path)}"
-    elif not os.access(folder, os.W_OK | os.X_OK):
+    elif not _may(folder, os.W_OK | os.X_OK):
         why = f"no permission to write in {folder}, where SQLite keeps files beside it. {_whose(folder)}"
     else:
         why = f"it cannot be opened ({said}). Name a file in a folder that can be written"
     return ConfigError(f"{path}: {why}")
+
+
+def _may(path: Path, how: int) -> bool:
+    return os.access(path, how, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _read_only(folder: Path) -> bool:
