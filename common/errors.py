@@ -43,6 +43,11 @@ known becomes `StoreAway`: unknown means try again, never done.
 class HookmirrorError(Exception):
     """The root; its message is a sentence that says what to do next."""
 
+    @property
+    def reason(self) -> str:
+        """What people call it: in dead letters, in metrics."""
+        return type(self).__name__
+
 
 class ConfigError(HookmirrorError):
     """The configuration cannot be used; the message names the key and the line that mends it."""
@@ -112,10 +117,14 @@ class TryAgain(HookmirrorError):
     `counts` is False when it waits for something that is not the object's: then it is never an attempt, and
     `patience` is how many seconds it waits. Whether any other failure is one depends on what becomes of other
     objects. `unsure` says that what was asked for may still come about: nobody knows how the request ended.
+    `code` is what a store itself calls it, where that is known; `ahead`, of a check, by how many seconds the
+    store's clock is before ours.
     """
 
     counts = True
     patience = 1
+    code = ""
+    ahead: float | None = None
 
     def __init__(
         self, message: str, *, retry_after: float = 0.0, unsure: bool = False, counts: bool | None = None
@@ -125,6 +134,11 @@ class TryAgain(HookmirrorError):
         self.unsure = unsure
         if counts is not None:
             self.counts = counts
+
+    @property
+    def reason(self) -> str:
+        """The store's own word for it, if there is one."""
+        return self.code or super().reason
 
 
 class StoreAway(TryAgain):

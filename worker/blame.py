@@ -27,6 +27,7 @@ from typing import Self
 from common.errors import (
     ActionFailed,
     Corrupt,
+    HookmirrorError,
     LostDelivery,
     Never,
     Refused,
@@ -167,7 +168,8 @@ class Blame:
         spared = before.spared + 1 if before else 1
         since = before.since if before and before.spared else now
         trouble = Trouble(at=now, since=since, spared=spared, stage=job.learned.stage)
-        if job.attempt < KNOWN_BAD and operation.failed(key, trouble, _silence(job, error), now):
+        cause = error.reason if isinstance(error, HookmirrorError) else type(error).__name__
+        if job.attempt < KNOWN_BAD and operation.failed(key, trouble, _silence(job, error), now, cause):
             log(
                 Action.PAUSED,
                 operation.doubt,
@@ -205,8 +207,13 @@ def _turned_away(why: str, after: float) -> Blamed:
 
 
 def _silence(job: Job, error: Exception) -> str:
-    what = "objects" if job.route.buckets else "stacks"
-    return f"{job.learned.stage}: {what} fail and none goes through, though the buckets answer: {error}"
+    what, route = "objects" if job.route.buckets else "stacks", job.route
+    # All but the reading is done to the target, or by an action that has none.
+    side = ", ".join(route.sides[:1] if job.learned.stage == "read" else route.sides[1:])
+    return (
+        f"route {route.id} in doubt, {job.learned.stage}{f' ({side})' if side else ''}: {what} fail and none "
+        f"goes through, though the buckets answer: {error}"
+    )
 
 
 def _spared_for(step: int, error: Exception, stage: str) -> float:

@@ -59,6 +59,9 @@ class Operation:
 
     doubt: str = ""
     doubted: float = 0.0
+    _cause: str = ""
+    """Of the doubt, and when it was seen last."""
+    _caused: float = float("-inf")
     _last: tuple[str, float] = ("", float("-inf"))
     """The key that passed last, and when."""
     _before: tuple[str, float] = ("", float("-inf"))
@@ -88,18 +91,30 @@ class Operation:
         _, other = self._before if self._last[0] == key else self._last
         return other >= since
 
-    def failed(self, key: str, trouble: Trouble, why: str, now: float) -> bool:
-        """Take note that `key` failed, with `trouble` from now on. Return whether a doubt has begun."""
+    def failed(self, key: str, trouble: Trouble, why: str, now: float, cause: str = "") -> bool:
+        """Take note that `key` failed for `cause`, with `trouble` from now on. Return whether a doubt has
+        begun, or has another cause by now."""
         self.lapse(now)
         self._failed = now
         if len(self._failing) < STREAK:
             self._failing.add(key)
         silent = now - trouble.since >= SILENT_FOR and self._last[1] < trouble.since
-        if self.doubt or not (silent or len(self._failing) >= STREAK):
+        if self.doubt:
+            return self._another(cause, why, now)
+        if not (silent or len(self._failing) >= STREAK):
             return False
-        self.doubt, self.doubted = why, now
+        self.doubt, self.doubted, self._cause, self._caused = why, now, cause, now
         self._round = self._crowded = float("-inf")
         return True
+
+    def _another(self, cause: str, why: str, now: float) -> bool:
+        """Whether the doubt has another cause, and the one that was told is not seen any more."""
+        if cause != self._cause and now - self._caused <= LATELY:
+            return False
+        another, self._caused = cause != self._cause, now
+        if another:
+            self.doubt, self._cause = why, cause
+        return another
 
     def lapse(self, now: float) -> None:
         """End a doubt that nothing has fed for long: a route that has nothing to do is not in doubt."""

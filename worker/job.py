@@ -25,7 +25,7 @@ class Route:
     `placement` are the headers that say how the target keeps an object (storage class, encryption),
     `meter` the bytes a second that may be copied; `eventual` says that the source may show old states, `back`
     names the route that keeps the source equal to the target, if there is one; copies from the places
-    `takes_over` are this route's own.
+    `takes_over` are this route's own. `sides` is how people know its buckets: store, endpoint, name.
     """
 
     id: str
@@ -38,6 +38,7 @@ class Route:
     eventual: bool = False
     back: str | None = None
     takes_over: tuple[str, ...] = ()
+    sides: tuple[str, ...] = ()
 
     @cached_property
     def rules(self) -> Rules:

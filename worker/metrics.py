@@ -58,10 +58,10 @@ def outcome(attempted: Attempted) -> str:
 
 
 def error_class(result: object) -> str:
-    """Return the class of the error that ended the attempt; "" for none, "Unforeseen" for none of ours."""
+    """Return the reason of the error that ended the attempt; "" for none, "Unforeseen" for none of ours."""
     if not isinstance(result, Exception):
         return ""
-    return type(result).__name__ if isinstance(result, HookmirrorError) else "Unforeseen"
+    return result.reason if isinstance(result, HookmirrorError) else "Unforeseen"
 
 
 def end(attempted: Attempted) -> tuple[str, str] | None:

@@ -9,9 +9,11 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from itertools import chain, repeat
+from dataclasses import dataclass
+from itertools import chain, repeat, zip_longest
 
-from common.errors import StoreAway, Throttled, TryAgain
+from common.errors import HookmirrorError, StoreAway, Throttled, TryAgain
+from common.store.failures import UNREACHABLE, WRONG_REGION
 from common.store.port import Bucket
 from common.telemetry import Action, log
 from worker.job import Route
@@ -25,8 +27,56 @@ CHECK_WITHIN = 15.0
 CHECK_LASTS = 5.0
 """Seconds for which a good check is believed: where many objects fail, not every one asks again."""
 
+SKEW = 60.0
+"""Seconds between the store's clock and ours from which on it is suspected; more than 900 are refused."""
+
 Sleep = Callable[[float], Awaitable[None]]
 Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """What is wrong with a bucket: `side` is how people know it."""
+
+    side: str
+    error: HookmirrorError
+
+    @property
+    def cause(self) -> tuple[str, str]:
+        """What makes it another trouble than before."""
+        return self.side, self.error.reason
+
+    def sentence(self) -> str:
+        """Return who fails and how, and what it may be."""
+        said = f"{self.side}: {self.error.reason} ({self.error})"
+        if self.error.reason == WRONG_REGION:  # which says itself what to do
+            return said
+        numbered = "; ".join(f"({number}) {cause}" for number, cause in enumerate(self._causes(), 1))
+        return f"{said}. Likely causes: {numbered}"
+
+    def _causes(self) -> tuple[str, str, str]:
+        if isinstance(self.error, TryAgain) and self.error.code not in {"", UNREACHABLE}:
+            return (
+                "its keys are wrong, expired, or may not list the bucket (s3:ListBucket)",
+                "the bucket or the endpoint is not the one that is meant, or a policy of the bucket says no",
+                _clock(self.error.ahead),
+            )
+        return (
+            "the store is down, or a proxy before it",
+            "the network or the name service of this machine",
+            "the endpoint is misspelt",
+        )
+
+
+def _clock(ahead: float | None) -> str:
+    if ahead is None:
+        return "the clock of this machine; the store has sent no Date to compare it with"
+    if abs(ahead) < SKEW:
+        return "hardly the clock of this machine, which agrees with the store's Date"
+    way = "behind" if ahead > 0 else "ahead of"
+    return (
+        f"the clock of this machine is {abs(ahead):.0f} s {way} the store's Date; S3 refuses more than 900 s"
+    )
 
 
 class Pause:
@@ -48,11 +98,10 @@ class Pause:
         # One at a time: of many that fail together the first asks for all of them.
         async with self._asking:
             if not self.why and not 0 <= self._clock() - self._checked < CHECK_LASTS:
-                down = await _check(self._route)
-                if down is None or isinstance(down, Throttled):  # one that asks for patience is there
-                    self._checked = self._clock()
+                if down := await _check(self._route):
+                    self._stop(down)
                 else:
-                    self._stop(f"{down}")
+                    self._checked = self._clock()
         return self.why
 
     async def end(self) -> None:
@@ -62,34 +111,50 @@ class Pause:
             with suppress(asyncio.CancelledError):
                 await self._probe
 
-    def _stop(self, why: str) -> None:
-        self.why = why
-        log(Action.PAUSED, f"route paused, its tasks wait: {why}", level=logging.ERROR, route=self._route.id)
-        self._probe = asyncio.create_task(self._until_it_works(), name=f"probe of {self._route.id}")
+    def _stop(self, down: list[Down]) -> None:
+        self._say(down)
+        self._probe = asyncio.create_task(self._until_it_works(down), name=f"probe of {self._route.id}")
 
-    async def _until_it_works(self) -> None:
+    def _say(self, down: list[Down]) -> None:
+        self.why = "; ".join(each.sentence() for each in down)
+        route = self._route.id
+        log(
+            Action.PAUSED,
+            f"route {route} paused, its tasks wait: {self.why}",
+            level=logging.ERROR,
+            route=route,
+        )
+
+    async def _until_it_works(self, down: list[Down]) -> None:
         began = self._clock()
         for wait in chain(WAITS, repeat(WAITS[-1])):
             await self._sleep(wait * self._rng.uniform(0.8, 1.2))
-            if await _check(self._route) is None:
+            if not (now := await _check(self._route)):
                 break
+            if [each.cause for each in now] != [each.cause for each in down]:  # what was mended was not all
+                self._say(now)
+            down = now
         self.why = ""
         lasted = round(self._clock() - began, 3)
         log(Action.RESUMED, "route works again, its tasks go on", route=self._route.id, seconds=lasted)
 
 
-async def _check(route: Route) -> TryAgain | None:
-    """Return what is wrong with the buckets of `route`, of both at once; None when all answer."""
-    wrong = [why for bucket in route.buckets if (why := await _check_one(bucket)) is not None]
-    down = [why for why in wrong if not isinstance(why, Throttled)] or wrong
-    return StoreAway("; ".join(map(str, down))) if len(down) > 1 else next(iter(down), None)
+async def _check(route: Route) -> list[Down]:
+    """Return what is wrong with the buckets of `route`, of each that does not answer. One that asks for
+    patience is there."""
+    down = []
+    for bucket, side in zip_longest(route.buckets, route.sides[: len(route.buckets)]):
+        wrong = await _check_one(bucket)
+        if wrong is not None and not isinstance(wrong, Throttled):
+            down.append(Down(side or bucket.name, wrong))
+    return down
 
 
-async def _check_one(bucket: Bucket) -> TryAgain | None:
+async def _check_one(bucket: Bucket) -> HookmirrorError | None:
     try:
         async with asyncio.timeout(CHECK_WITHIN):
             await bucket.check()
-    except TryAgain as error:
+    except HookmirrorError as error:
         return error
     except TimeoutError:
         return StoreAway(f"{bucket.name}: no answer within {CHECK_WITHIN:.0f} s")

@@ -69,7 +69,15 @@ def open_route(route: RouteSettings, settings: Settings, stores: dict[str, Store
         eventual=settings.stores[route.source.partition(":")[0]].consistency == "eventual",
         back=settings.two_ways().get(route.id),
         takes_over=tuple(place(*url.rsplit("/", 1)) for url in route.takes_over),
+        sides=tuple(side(address, settings) for address in (route.source, route.target) if address),
     )
+
+
+def side(address: str, settings: Settings) -> str:
+    """Return how people know the bucket "store:bucket"."""
+    name, _, bucket = address.partition(":")
+    store = settings.stores[name]
+    return f"store {name} at {store.endpoint or f'AWS, {store.region}'}, bucket {bucket}"
 
 
 def owners(settings: Settings) -> dict[bytes, str]:

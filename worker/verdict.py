@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 from common.backoff import delay
-from common.errors import Never, TryAgain
+from common.errors import HookmirrorError, Never, TryAgain
 from common.queue.port import MAX_DELAY, Bury, Done, Retry, Verdict
 from common.task import Task, Trouble
 from common.telemetry import Action, without_secrets
@@ -68,7 +68,8 @@ def judge(
 
 
 def _why(error: Exception) -> str:
-    return without_secrets(f"{type(error).__name__}: {error}")
+    name = error.reason if isinstance(error, HookmirrorError) else type(error).__name__
+    return without_secrets(f"{name}: {error}")
 
 
 def leave_to_promise(verdict: Verdict, tries: int) -> Verdict:

@@ -18,6 +18,7 @@ that may mean several things stands where the least harm is done: counted, and t
 
 import re
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 
 from common.errors import (
     Corrupt,
@@ -188,6 +189,17 @@ THROTTLE = frozenset(
 )
 """The store asks for patience."""
 
+UNREACHABLE = "Unreachable"
+"""What a request is called that never came to a store."""
+
+WRONG_REGION = "WrongRegion"
+
+NAMED = (*sorted(ROUTE | AGAIN), UNREACHABLE, WRONG_REGION)
+"""What a failure may be called besides the class of its error."""
+
+DENIED = "AccessDenied"
+"""What a 401 or 403 without a code is called."""
+
 Kind = type[TryAgain] | type[Refused]
 
 CODES: Mapping[str, Kind] = {
@@ -275,9 +287,27 @@ def translate(
         # Of a write it may be about a header that goes with every one.
         return kind(f"{text} ({words})" if words else text, own=reads or code != "InvalidRequest")
     error = kind(text, retry_after=seconds(retry_after))
+    error.code = _named(status, code)
     if isinstance(error, SourceMoved):
         error.counts = True
     return error
+
+
+def _named(status: int, code: str) -> str:
+    """Return the code by which people know a failure, "" when its class has the better name: one of ours for
+    what says nothing of who asks, a store's 5xx among it."""
+    if code in ROUTE or (code in AGAIN and 400 <= status < 500):
+        return code
+    return DENIED if status in {401, 403} and code not in CODES else ""
+
+
+def clock_ahead(date: str, now: float) -> float | None:
+    """Return by how many seconds the clock of who wrote the header `date` is before ours, where it is `now`;
+    None for no date."""
+    try:
+        return parsedate_to_datetime(date).timestamp() - now if date else None
+    except ValueError:
+        return None
 
 
 def wrong_region(status: int, body: bytes, headers: Mapping[str, str]) -> str:
@@ -290,9 +320,11 @@ def wrong_region(status: int, body: bytes, headers: Mapping[str, str]) -> str:
 
 def elsewhere(bucket: str, where: str, store: str, here: str) -> RouteDown:
     """Return the error for a bucket that is in the region `where`, and `store` is configured for `here`."""
-    return RouteDown(
+    error = RouteDown(
         f'{bucket} is in the region {where}, stores.{store}.region says {here}. Set:  region = "{where}"'
     )
+    error.code = WRONG_REGION
+    return error
 
 
 def seconds(value: str | None) -> float:

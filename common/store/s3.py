@@ -6,6 +6,7 @@ fraction of what it costs through the full SDK (docs/decisions/0004).
 
 import base64
 import hashlib
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from common.errors import NotForThis, NotSupported, Refused, RouteDown, SourceMo
 from common.store import tags as tagging
 from common.store.aws import Account
 from common.store.credentials import Reread
-from common.store.failures import error_code
+from common.store.failures import CODES, clock_ahead, error_code
 from common.store.headers import counts_tags, etag_of, is_opaque, length_of, object_headers, state_of
 from common.store.http import Client
 from common.store.multipart import MultipartVerbs, etag_told
@@ -278,12 +279,23 @@ class S3Bucket(MultipartVerbs):
 
     async def check(self) -> None:
         """See the port. A listing of one key: it needs the same right as a HEAD, and says what is wrong."""
-        response = await self._open("GET", "", query="list-type=2&max-keys=1", at_once=True)
-        answer = await self._whole(response)
+        date = ""
+        try:
+            response = await self._open("GET", "", query="list-type=2&max-keys=1", at_once=True)
+            date = response.headers.get("date", "")
+            self._see_that_it_is_one(await self._whole(response))
+        except TryAgain as error:
+            error.ahead = clock_ahead(date, time.time())
+            raise
+
+    def _see_that_it_is_one(self, answer: Answer) -> None:
+        """Raise what is wrong with the bucket that gives this answer to a listing."""
         if answer.status == 404:
             code = error_code(answer.body) or "NoSuchBucket"
             hint = " to a question about the bucket: the endpoint must not name the bucket"
-            raise RouteDown(f"{code}: {self.name}{hint if code == 'NoSuchKey' else ''}")
+            down = RouteDown(f"{code}: {self.name}{hint if code == 'NoSuchKey' else ''}")
+            down.code = code if code in CODES else ""
+            raise down
         if answer.status != 200 or error_code(answer.body):
             raise self._failure(answer)
         if b"<ListBucketResult" not in answer.body:

@@ -11,7 +11,7 @@ from common.errors import ConfigError, Corrupt, NotSupported, Refused, RouteDown
 from common.proxies import proxy_for
 from common.store.answer import Broken, Response
 from common.store.aws import Account
-from common.store.failures import elsewhere, seconds, translate, wrong_region
+from common.store.failures import UNREACHABLE, elsewhere, seconds, translate, wrong_region
 from common.store.headers import condition
 from common.store.http import SILENCE, Client, Unreached, Way
 from common.store.pace import Pace
@@ -203,7 +203,9 @@ class Wire:
                 self._way, method, target, signed, body, silence=_silence(method, body, once)
             )
         except Unreached as error:
-            raise RouteDown(f"{method} {self.name}: unreachable: {error}") from None  # nothing was sent
+            down = RouteDown(f"{method} {self.name}: unreachable: {error}")  # nothing was sent
+            down.code = UNREACHABLE
+            raise down from None
         except Broken as error:
             raise StoreAway(f"{method} {self.name}: {error}", unsure=once) from None
         if response.status in {429, 503}:

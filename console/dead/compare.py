@@ -74,7 +74,7 @@ class Comparison:
         return _found(source, target, plan(source, target, route.rules))
 
     def _failed(self, name: str, error: HookmirrorError) -> Finding:
-        why = f"{type(error).__name__}: {error}"
+        why = f"{error.reason}: {error}"
         self._failures[name] += 1
         if isinstance(error, RouteDown) or self._failures[name] >= PATIENCE:
             self._given_up.setdefault(name, f"not asked any more, after {why}")

@@ -11,6 +11,7 @@ from common import errors
 from common.errors import Never, TryAgain, Unreadable
 from common.masking import masked
 from common.queue.port import RETURNED, DeadLetter, Failure
+from common.store.failures import NAMED
 from common.task import Output, Task
 
 CAME_BACK = "CameBack"
@@ -28,7 +29,9 @@ REASONS = (
     CAME_BACK,
     DEFECT,
 )
-"""Every reason there is."""
+"""Every reason there is, but for those that a store names itself."""
+
+ALL_REASONS = frozenset({*REASONS, *NAMED})
 
 _COUNTED = re.compile(r" \((attempt|look) \d+ of \d+\)$")
 
@@ -71,11 +74,11 @@ def read(letter: DeadLetter) -> Entry:
 
 
 def reason_of(why: str) -> str:
-    """Return which of REASONS `why` begins with: the worker writes the error's name before the colon."""
+    """Return which of the reasons `why` begins with: the worker writes it before the colon."""
     if why.startswith(RETURNED):
         return CAME_BACK
     name = why.partition(":")[0]
-    return name if name in REASONS else DEFECT
+    return name if name in ALL_REASONS else DEFECT
 
 
 def attempts(failures: Sequence[Failure]) -> Iterator[Tried]:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from console.dead.letter import REASONS, Entry
+from console.dead.letter import ALL_REASONS, REASONS, Entry
 
 FIELDS = ("route", "reason", "key-prefix", "since")
 
@@ -64,9 +64,12 @@ def condition(text: str) -> tuple[str, str]:
 
 
 def _reason(text: str) -> str:
-    known = {name.casefold(): name for name in REASONS}
+    known = {name.casefold(): name for name in ALL_REASONS}
     if text.casefold() not in known:
-        raise ValueError(f'"{text}" is no reason: name one of {", ".join(REASONS)}')
+        raise ValueError(
+            f'"{text}" is no reason: name one of {", ".join(REASONS)}, '
+            "or what a store called it, like AccessDenied"
+        )
     return known[text.casefold()]
 
 

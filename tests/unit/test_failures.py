@@ -1,6 +1,7 @@
 """What an S3 store says when it fails, what that means, and the verdict that follows."""
 
 import random
+from datetime import UTC, datetime
 from itertools import combinations
 
 import pytest
@@ -31,9 +32,12 @@ from common.store.failures import (
     PLACEMENT,
     THROTTLE,
     UPLOAD,
+    clock_ahead,
     error_code,
     translate,
 )
+from console.dead.letter import reason_of
+from console.dead.where import where
 from worker.verdict import judge
 
 
@@ -191,6 +195,43 @@ def test_the_sentence_names_the_request_the_code_and_what_the_store_said() -> No
     error = translate(403, document("AccessDenied", "Not yours."), doing="PUT backup")
     assert str(error) == "PUT backup: AccessDenied: Not yours."
     assert str(translate(502, b"<html>", doing="PUT backup")) == "PUT backup: 502"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason"),
+    [
+        (403, "AccessDenied", "AccessDenied"),
+        (403, "", "AccessDenied"),
+        (403, "SomethingNew", "AccessDenied"),
+        (404, "NoSuchBucket", "NoSuchBucket"),
+        (400, "InvalidArgument", "InvalidArgument"),
+        (405, "MethodNotAllowed", "MethodNotAllowed"),
+        (500, "InternalError", "StoreAway"),
+        (502, "", "StoreAway"),
+        (400, "SomethingNew", "StoreAway"),
+        (503, "SlowDown", "Throttled"),
+        (400, "EntityTooLarge", "Refused"),
+    ],
+)
+def test_a_failure_is_called_what_the_store_calls_it(status: int, code: str, reason: str) -> None:
+    verdict = judge(translate(status, document(code), doing="PUT b"), 12, attempts=12, rng=random.Random(1))
+    assert isinstance(verdict, Bury)
+    assert verdict.why.startswith(f"{reason}: PUT b")
+    assert reason_of(verdict.why) == reason
+    assert where([("reason", reason.lower())], 0.0).reasons == {reason}
+
+
+@pytest.mark.parametrize(
+    ("date", "ahead"),
+    [
+        ("Fri, 27 Nov 2026 02:20:00 GMT", 1200.0),
+        ("Fri, 27 Nov 2026 02:00:00 GMT", 0.0),
+        ("", None),
+        ("soon", None),
+    ],
+)
+def test_the_date_of_an_answer_tells_by_how_much_our_clock_is_off(date: str, ahead: float | None) -> None:
+    assert clock_ahead(date, datetime(2026, 11, 27, 2, tzinfo=UTC).timestamp()) == ahead
 
 
 def test_a_code_that_is_no_utf8_is_shown_all_the_same() -> None:

@@ -8,8 +8,18 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from common.errors import ActionFailed, Corrupt, Refused, RouteDown, SourceMoved, StoreAway, Throttled
+from common.errors import (
+    ActionFailed,
+    Corrupt,
+    Refused,
+    RouteDown,
+    SourceMoved,
+    StoreAway,
+    Throttled,
+    TryAgain,
+)
 from common.queue.port import Lane
+from common.store.failures import UNREACHABLE, elsewhere
 from common.store.memory import MemoryBucket, MemoryStore
 from common.task import Task
 from common.telemetry import Action
@@ -295,4 +305,68 @@ async def test_at_the_start_every_bucket_is_checked_once_and_what_is_wrong_is_sa
         assert (bench.source.checks, bench.target.checks) == (1, 1)
         assert not bench.acted
     [said] = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert "GET source: NoSuchBucket; PUT target: AccessDenied" in said
+    assert "GET source: NoSuchBucket" in said
+    assert "AccessDenied" in said
+
+
+def down(code: str, message: str, ahead: float | None = None) -> RouteDown:
+    error = RouteDown(message)
+    error.code, error.ahead = code, ahead
+    return error
+
+
+SIDES = ("store mcs at https://hb.example, bucket from", "store aws at AWS, eu-central-1, bucket to")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "parts"),
+    [
+        (
+            down("AccessDenied", "GET to: AccessDenied: no", 0.4),
+            ["AccessDenied", "s3:ListBucket", "a policy", "hardly the clock"],
+        ),
+        (
+            down("RequestTimeTooSkewed", "GET to: skewed", 1200),
+            ["the clock of this machine is 1200 s behind"],
+        ),
+        (down("AccessDenied", "GET to: 403", -2000), ["the clock of this machine is 2000 s ahead of"]),
+        (down("NoSuchBucket", "NoSuchBucket: to"), ["NoSuchBucket", "sent no Date"]),
+        (down(UNREACHABLE, "GET to: unreachable: refused"), ["Unreachable", "is down", "is misspelt"]),
+        (StoreAway("GET to: 500"), ["StoreAway (GET to: 500)", "a proxy before it"]),
+    ],
+    ids=str,
+)
+async def test_the_sentence_names_route_store_endpoint_code_and_three_likely_causes(
+    wrong: TryAgain, parts: list[str], bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.fails, bench.target.wrong = DENIED, wrong
+    route = Route("photos", bench.source, bench.target, sides=SIDES)
+    with pytest.raises(Blamed):
+        await bench.blame(Job(Task(route="photos", key="k"), route, 1, Lane.LIVE, held=lambda: True))
+    [line] = [record.getMessage() for record in caplog.records]
+    for part in ("route photos paused", SIDES[1], "(1)", "(2)", "(3)", *parts):
+        assert part in line
+    assert SIDES[0] not in line
+    assert bench.blame.paused()["photos"] in line
+
+
+async def test_a_wrong_region_says_what_to_set_and_guesses_nothing(bench: Bench) -> None:
+    bench.fails, bench.target.wrong = DENIED, elsewhere("to", "eu-west-1", "aws", "us-east-1")
+    await bench.do()
+    assert 'Set:  region = "eu-west-1"' in bench.blame.paused()["r"]
+    assert "Likely causes" not in bench.blame.paused()["r"]
+
+
+async def test_another_cause_is_another_line_and_the_reason_that_is_told(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.fails = bench.target.wrong = down("AccessDenied", "GET to: AccessDenied")
+    await bench.do()
+    for _ in range(3):
+        await bench.timer.tick()
+    bench.target.wrong = down("NoSuchBucket", "NoSuchBucket: to")
+    for _ in range(3):
+        await bench.timer.tick()
+    assert actions(caplog) == [Action.PAUSED, Action.PAUSED]
+    assert "NoSuchBucket" in bench.blame.paused()["r"]
+    assert "AccessDenied" not in bench.blame.paused()["r"]
