@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
@@ -39,8 +40,20 @@ _ANSWERS = {
 }
 
 
+_HOP = {b"upgrade", b"http2-settings"}
+"""What belongs to an upgrade, in lower case."""
+
+
 class _HeadTooLarge(Exception):
     pass
+
+
+def _stays(header: tuple[bytes, bytes]) -> bytes:
+    """Return the line of a header without what asks for an upgrade; empty when nothing else is in it."""
+    name, value = header
+    if name == b"connection":
+        value = b",".join(token for token in value.split(b",") if token.strip().lower() not in _HOP)
+    return b"" if name in _HOP or not value else b"%s: %s" % (name, value)
 
 
 class Guard(HttpToolsProtocol):
@@ -75,7 +88,8 @@ class Guard(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._message += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self.transport.is_closing():
             return
         if self._begun > self._headed and self._message > self._limits.head:
@@ -84,6 +98,32 @@ class Guard(HttpToolsProtocol):
             self.transport.close()  # it was answered long ago, or its framing is larger than any body
         else:
             self._set_deadline()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _stay(self, rest: bytes) -> None:
+        """Read a request that asks for an upgrade as if it did not, as HTTP allows: curl --http2 and Java's
+        client ask on every one. The parser has ended at its head; `rest` is the body, and what comes behind.
+        """
+        if self.parser.get_method() == b"CONNECT":  # which is an upgrade whatever its headers say
+            self.send_400_response("")
+            return
+        version, lines = self.parser.get_http_version().encode(), list(map(_stays, self.headers))
+        head = [
+            b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version),
+            *filter(None, lines),
+            b"",
+            rest,
+        ]
+        self._begun -= 1
+        self.parser = httptools.HttpRequestParser(self)
+        self._parse(b"\r\n".join(head))
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -103,11 +143,15 @@ class Guard(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete: from here on the application has its say."""
+        if self.parser.should_upgrade():
+            return  # it comes again, see `_stay`
         self._headed += 1
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """A request is complete."""
+        if self.parser.should_upgrade():
+            return
         self._ended += 1
         super().on_message_complete()
 

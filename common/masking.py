@@ -57,6 +57,11 @@ def masked(key: str, value: object) -> str:
     return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
 
 
+def reads_as_words(text: str) -> bool:
+    """Whether somebody may have thought of `text`: words and numbers, and no key, digest or random text."""
+    return _is_plain_part(text)
+
+
 def _shown(key: str, value: object) -> object:
     if value is None or isinstance(value, bool) or value in ("", [], {}):
         return value

@@ -30,6 +30,7 @@ from common.tables import (
     WorkerSettings,
 )
 from common.telemetry import Action, log
+from common.urls import weakness
 
 __all__ = ["PREFIX", "Inlet", "Settings", "for_programs", "load", "log_format", "start"]
 
@@ -153,17 +154,33 @@ class Settings(Table):
 
     @property
     def inlets(self) -> tuple[Inlet, ...]:
-        """Where hooks come in: first the general path, for the stores that have none of their own."""
+        """Where hooks come in: first the general path, for the stores that have none of their own, if there
+        are routes from any or it is configured."""
         by_url: dict[str | None, list[RouteSettings]] = {}
         for route in self.routes:
             by_url.setdefault(self.stores[route.source.partition(":")[0]].public_url, []).append(route)
-        general = Inlet(self.receiver.path, self.receiver.public_url, tuple(by_url.get(None, ())))
+        routes, url = tuple(by_url.get(None, ())), self.receiver.public_url
+        general = [Inlet(self.receiver.path, url, routes)] if routes or url else []
         own = (
             Inlet(store.hook_path, store.public_url, tuple(by_url.get(store.public_url, ())))
             for store in self.stores.values()
             if store.hook_path is not None
         )
-        return general, *own
+        return *general, *own
+
+    def exposed(self) -> Iterator[str]:
+        """Yield a sentence for each way in that a stranger may find."""
+        receiver = self.receiver
+        if None in [inlet.url for inlet in self.inlets]:
+            yield (
+                f"receiver.public_url: missing, so hooks are taken at {receiver.path}, where anybody may "
+                'send them, and no subscription is confirmed. Set it:  public_url = "https://host/webhook/SECRET"'
+            )
+        urls = {"receiver.public_url": receiver.public_url, "receiver.stack_url": receiver.stack_url}
+        urls |= {f"stores.{name}.public_url": store.public_url for name, store in self.stores.items()}
+        for key, url in urls.items():
+            if url is not None and (weak := weakness(url)):
+                yield f"{key}: {weak}"
 
     def two_ways(self) -> dict[str, str]:
         """Return the id of each route's inverse, for routes that keep two buckets equal both ways."""

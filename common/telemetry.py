@@ -29,6 +29,7 @@ class Action(StrEnum):
     HOOK_REFUSED = "hook_refused"
     HOOK_DEFERRED = "hook_deferred"
     SUBSCRIPTION = "subscription"
+    EXPOSED = "exposed"
     COPIED = "copied"
     DELETED = "deleted"
     EXECUTED = "executed"

@@ -1,7 +1,10 @@
 """URLs of the configuration: what of them is served, and what is a secret. Pure."""
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
+
+from common.masking import reads_as_words
 
 GUARDS = 12
 """Characters of a part of a path, from which on it is taken for a secret."""
@@ -24,8 +27,32 @@ def check_served(name: str, url: str | None) -> None:
         return
     if not is_absolute(url):
         raise ValueError(f'{name} must be absolute, like "https://hooks.example.org/webhook/3f9c"')
+    if {"?", "#"} & set(url) or urlsplit(url).username is not None:
+        raise ValueError(
+            f"{name} has a user, a query (?) or a fragment (#): none of them is asked for when a hook comes, "
+            f'so that it guards nothing. Put the secret into the path:  {name} = "https://host/webhook/SECRET"'
+        )
     if set("{}") & set(unquote(path_of(url))):
         raise ValueError(f"{name} has a brace in its path, which cannot be served: leave it out")
+
+
+def weakness(url: str) -> str:
+    """Return why a stranger may find the path of `url`, "" when he cannot, or cannot call it."""
+    path = unquote(path_of(url))
+    if _is_near(urlsplit(url).hostname or "") or any(
+        len(part) >= GUARDS and not reads_as_words(part) for part in path.split("/")
+    ):
+        return ""
+    what = "no path" if path == "/" else "a path that can be guessed"
+    return f"it has {what}, and nothing else proves who sends a hook. Add a part to it:  openssl rand -hex 16"
+
+
+def _is_near(host: str) -> bool:
+    """Whether `host` is this machine, or a name without a dot: one of its own network."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return "." not in host
 
 
 def guarding(path: str) -> Iterator[str]:

@@ -217,7 +217,7 @@ def queue(value: str) -> str:
         _check_file(value)
     elif scheme in {"amqp", "amqps"}:
         _check_broker(value)
-    elif scheme != "memory":
+    else:
         raise ValueError(f"that is no queue: {QUEUES}")
     return value
 

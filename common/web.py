@@ -70,8 +70,9 @@ def listen(table: str, host: str, port: int) -> socket.socket:
     """Return a socket that listens. Raises `ConfigError`, which names the key in the `table` of the
     configuration."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == "::" and socket.has_dualstack_ipv6()  # all addresses there are, and not only the new ones
     try:
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=both)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an answer is not to wait for an ack
         return listener
     except OSError as error:

@@ -52,15 +52,11 @@ class Visit:
 
 
 class Admission:
-    """Says whether a call is let in. `clock` gives seconds that never go back, `more` are the paths of hooks
-    beside that of `settings`."""
+    """Says whether a call is let in. `clock` gives seconds that never go back, `paths` are those of hooks."""
 
-    def __init__(
-        self, settings: ReceiverSettings, clock: Callable[[], float], more: Iterable[str] = ()
-    ) -> None:
-        self._paths = tuple(map(unquote, (settings.path, *more)))
-        # Without one that of hooks is compared twice, and hooks come first.
-        self._stack_path = unquote(settings.stack_path or settings.path)
+    def __init__(self, settings: ReceiverSettings, clock: Callable[[], float], paths: Iterable[str]) -> None:
+        self._paths = tuple(map(unquote, paths))
+        self._stack_path = unquote(settings.stack_path) if settings.stack_path else None
         self._allowed = settings.allowed_networks
         self._proxies = settings.trusted_proxies
         self._rate = Rate(settings.requests_per_second, settings.burst, clock)
@@ -84,7 +80,7 @@ class Admission:
     def _find(self, call: Call) -> Door | None:
         # All are compared, whatever the first one says: the time shall not tell how far it came.
         hooks = sum(same(call.path, path) for path in self._paths) > 0
-        stacks = same(call.path, self._stack_path)
+        stacks = same(call.path, self._stack_path or "/") and self._stack_path is not None
         if call.method == "POST":
             return Door.HOOKS if hooks else Door.STACKS if stacks else None
         if call.method not in LOOKING or hooks:

@@ -50,8 +50,8 @@ def make_app(
     Hooks go to `queue`; with a `spool`, through it. `topics` opens Amazon's envelopes.
     """
     endpoints = _endpoints(settings, spool or queue, metrics, topics)
-    more = [inlet.path for inlet in settings.inlets[1:]]
-    admission = Admission(settings.receiver, time.monotonic, more)
+    paths = [inlet.path for inlet in settings.inlets]
+    admission = Admission(settings.receiver, time.monotonic, paths)
     readiness = Readiness(queue, spool)
     app = FastAPI(title="hookmirror receiver", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -91,7 +91,7 @@ def make_app(
         return Response(ready.body, status, media_type="application/json")
 
     app.add_route("/readyz", readyz, methods=LOOKING)
-    add_pages(app, settings.receiver, more)
+    add_pages(app, settings.receiver, paths)
     app.add_route("/{path:path}", receive, methods=OTHER_METHODS)
     return app
 

@@ -20,12 +20,12 @@ SCRIPT, STYLE = f"{CDN}/swagger-ui-bundle.js", f"{CDN}/swagger-ui.css"
 ALWAYS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
-def add_pages(app: FastAPI, receiver: ReceiverSettings, more: Iterable[str]) -> None:
-    """Serve the document and a page that shows it, to GET and HEAD, unless `receiver.docs` is off. `more` are
-    the paths of hooks beside that of `receiver`."""
+def add_pages(app: FastAPI, receiver: ReceiverSettings, paths: Iterable[str]) -> None:
+    """Serve the document and a page that shows it, to GET and HEAD, unless `receiver.docs` is off. `paths`
+    are those of hooks."""
     if not receiver.docs:
         return
-    document = served(receiver, more, version=version("hookmirror"))
+    document = served(receiver, paths, version=version("hookmirror"))
     written = json.dumps(document, ensure_ascii=False).encode()
     page = _page()
     policy = _policy(page)

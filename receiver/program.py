@@ -1,6 +1,7 @@
 """The receiver put together: from settings to a running HTTP server."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,10 +47,10 @@ async def run(
                 "receiver started",
                 host=receiver.host,
                 port=listener.getsockname()[1],
-                path=receiver.path,
-                stack_path=receiver.stack_path,
                 **metrics.started(),
             )
+            for sentence in settings.exposed():
+                log(Action.EXPOSED, sentence, level=logging.WARNING)
             await serve(app, listener, stop, grace=GRACE, limits=limits, refused=counts.turned_away)
     log(Action.STOPPED, "receiver stopped")
 

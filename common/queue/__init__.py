@@ -1,4 +1,5 @@
-"""The queue port and its three backends; `open_queue` picks one by URL."""
+"""The queue port and its backends; `open_queue` picks one by URL. The one in memory has no URL and is for
+tests alone: a receiver would answer 200 for what dies with it."""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -8,7 +9,7 @@ from common.queue.port import Queue
 
 
 async def open_queue(url: str, *, look_after: int = 1200, create: bool = True) -> Queue:
-    """Return the queue at `url`, ready for use: `amqp(s)://...`, `sqlite:///file` or `memory://`.
+    """Return the queue at `url`, ready for use: `amqp(s)://...` or `sqlite:///file`.
 
     `look_after` (seconds) becomes a wait of its own on RabbitMQ, where waits are queues. Without `create` a
     file that is not there is not made. Raises `ConfigError` for a URL of no backend, a broker set up
@@ -24,10 +25,6 @@ async def open_queue(url: str, *, look_after: int = 1200, create: bool = True) -
 
         path = Path(unquote(url.removeprefix("sqlite:///")))
         return await SqliteQueue.open(path, create=create, name="queue.url")
-    if scheme == "memory":
-        from common.queue.memory import MemoryQueue
-
-        return MemoryQueue()
     raise ConfigError(
         f'queue.url: "{scheme}://" is no queue. Set:  url = "sqlite:///hookmirror.db"  (or amqp://...)'
     )

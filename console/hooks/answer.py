@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from urllib.parse import SplitResult, quote, urlsplit
 
 from common.errors import ConfigError
+from common.urls import weakness
 from receiver import handshake
 
 WITHIN = 10.0
@@ -21,12 +22,18 @@ HEADERS = {"Content-Type": "application/json", "X-Amz-Sns-Messages-Type": "Subsc
 
 
 def warnings(url: str) -> list[str]:
-    """Return what may keep MCS from calling `url`. Raises `ConfigError` for one that nobody can call."""
+    """Return what may keep MCS from calling `url`, or lead a stranger there. Raises `ConfigError` for one
+    that nobody can call."""
     parts = _split(url)
     port = parts.port or PORTS[parts.scheme]
-    if port in PORTS.values():
-        return []
-    return [f"the public_url is on port {port}, and MCS calls only 80 and 443: put a reverse proxy in front"]
+    found = []
+    if port not in PORTS.values():
+        found.append(
+            f"the public_url is on port {port}, and MCS calls only 80 and 443: put a reverse proxy in front"
+        )
+    if weak := weakness(url):
+        found.append(f"the public_url: {weak}")
+    return found
 
 
 def problem(url: str, bucket: str) -> str:

@@ -74,10 +74,10 @@ ADMISSION = (403, 404, 429)
 AWAY: Words = {400: ("incomplete",), 503: ("this cannot be taken now, send it again",)}
 
 
-def served(receiver: ReceiverSettings, more: Iterable[str] = (), *, version: str) -> Described:
-    """Return the document that anybody may see. `more` are the paths of hooks beside that of `receiver`."""
+def served(receiver: ReceiverSettings, paths: Iterable[str], *, version: str) -> Described:
+    """Return the document that anybody may see. `paths` are those of hooks."""
     stacks = STACK_PATH if receiver.stack_path is not None else None
-    return build(hooks=HOOK_PATH, stacks=stacks, front="/" not in (receiver.path, *more), version=version)
+    return build(hooks=HOOK_PATH, stacks=stacks, front="/" not in paths, version=version)
 
 
 def build(*, hooks: str, stacks: str | None, front: bool = True, version: str) -> Described:
@@ -155,7 +155,7 @@ def _pages() -> Iterator[tuple[str, Described]]:
 
 def _readiness() -> dict[int, Described]:
     ready = {
-        "ready": ("The queue answers", {"status": "ready"}),
+        "ready": ("The queue takes them", {"status": "ready"}),
         "spooling": ("The spool takes hooks", {"status": "ready", "queue": "away, spooling"}),
     }
     waiting = {
@@ -163,8 +163,12 @@ def _readiness() -> dict[int, Described]:
         "crowded": ("", {"error": "too many connections"}),
     }
     return {
-        200: _json("Hooks can be taken.", ["Ready"], ready),
-        503: _json("The queue is away, or there are too many connections.", ["Waiting", "Refusal"], waiting),
+        200: _json("Hooks can be made durable, as of a second ago.", ["Ready"], ready),
+        503: _json(
+            "Neither queue nor spool can be written, or there are too many connections.",
+            ["Waiting", "Refusal"],
+            waiting,
+        ),
     }
 
 

@@ -208,6 +208,83 @@ async def test_what_is_too_many_connections_is_a_503_and_those_that_there_are_go
         assert hooks(server)["crowded"] >= 1
 
 
+UPGRADES = {
+    "curl --http2": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAA\r\n",
+    "a WebSocket": b"Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n",
+    "TLS": b"Upgrade: TLS/1.2\r\nConnection: upgrade\r\n",
+    "no connection's": b"Upgrade: h2c\r\n",
+}
+
+
+@pytest.mark.parametrize("cut", ["whole", "in two", "byte by byte"])
+@pytest.mark.parametrize("upgrade", UPGRADES)
+async def test_an_upgrade_is_ignored_and_the_body_read(upgrade: str, cut: str) -> None:
+    chunked = HEAD + UPGRADES[upgrade] + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n"
+    asked = HOOK.replace(b"\r\n\r\n", b"\r\n" + UPGRADES[upgrade] + b"\r\n", 1)
+    asked += chunked % (len(GOOD), GOOD)  # and the connection goes on
+    asked += HOOK.replace(b"Host: x", b"Host: x\r\nConnection: close", 1)
+    middle = asked.index(b"\r\n\r\n") + 4
+    pieces = {
+        "whole": [asked],
+        "in two": [asked[:middle], asked[middle:]],
+        "byte by byte": [asked[at : at + 1] for at in range(len(asked))],
+    }
+    async with serving(MemoryQueue()) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for piece in pieces[cut]:
+            writer.write(piece)
+            await writer.drain()
+        async with asyncio.timeout(20):
+            answers = await reader.read()
+        writer.close()
+        assert answers.count(b"HTTP/1.1 200") == 3, answers
+        assert hooks(server) == {"accepted": 3}
+        assert [task.key for task in await server.tasks()] == ["k"] * 3
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+    ids=["CONNECT", "HTTP/2 without asking"],
+)
+async def test_what_is_no_request_of_ours_is_refused_and_counted(asked: bytes) -> None:
+    async with serving(MemoryQueue()) as server:
+        assert (await say(server, asked))[0] == 400
+        assert hooks(server) == {"not_http": 1}
+
+
+async def test_a_head_that_is_too_large_is_refused_though_it_asks_for_an_upgrade() -> None:
+    asked = HEAD + UPGRADES["curl --http2"] + b"X: " + b"y" * 20_000 + b"\r\n\r\n"
+    async with serving(MemoryQueue()) as server:
+        assert (await say(server, asked))[0] in {431, 0}
+        assert hooks(server) == {"too_large": 1}
+
+
+@pytest.mark.parametrize("host", ["::", "0.0.0.0", "::1"])  # noqa: S104 - on purpose
+async def test_a_host_listens_where_it_says_and_two_colons_everywhere(host: str) -> None:
+    reached = {"::": {"127.0.0.1", "::1"}, "0.0.0.0": {"127.0.0.1"}, "::1": {"::1"}}  # noqa: S104
+    listener = web.listen("receiver", host, 0)
+
+    async def takes(address: str) -> bool:
+        try:
+            _, writer = await asyncio.open_connection(address, listener.getsockname()[1])
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    with listener:
+        assert {address for address in ("127.0.0.1", "::1") if await takes(address)} == reached[host]
+
+
+async def test_a_caller_on_both_families_has_one_address() -> None:
+    async with serving(MemoryQueue(), host="::", allowed_networks=["127.0.0.0/8"]) as server:
+        assert (await server.post(of(record()))).status == 200
+
+
 async def test_requests_one_after_the_other_on_one_connection_are_all_answered() -> None:
     async with serving(MemoryQueue()) as server:
         last = HOOK.replace(b"Host: x", b"Host: x\r\nConnection: close")

@@ -297,7 +297,7 @@ NO_HOOKS: list[tuple[bytes | object, str]] = [
     (b"", "empty body"),
     (b" \r\n", "empty body"),
     (b"\0" * 100, "empty body"),
-    (gzip.compress(b"{}"), "gzip body"),
+    (gzip.compress(b"{}", mtime=0), "gzip body"),
     (zlib.compress(b"{}"), "deflate body"),
     (b"<?xml version='1.0'?><a/>", "XML or HTML body"),
     (b"<html>", "XML or HTML body"),
@@ -621,6 +621,31 @@ async def test_a_sender_that_goes_away_in_the_middle_leaves_nothing_behind(recei
     await writer.wait_closed()
     assert (await receiver.request("GET", "/ping")).status == 200
     assert await receiver.is_empty()
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"public_url": None}, ["receiver.public_url: missing"]),
+        ({"public_url": "https://hooks.example.org/"}, ["receiver.public_url: it has no path"]),
+        (
+            {"public_url": "https://hooks.example.org/hooks"},
+            ["receiver.public_url: it has a path that can be"],
+        ),
+        ({"public_url": "https://hooks.example.org/hooks/3f9c0a7b5d1e42"}, []),
+    ],
+)
+async def test_a_start_says_how_a_stranger_gets_in_and_no_path_however_short(
+    about: dict[str, Any], said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "hookmirror"):
+        async with serving(MemoryQueue(), **about):
+            pass
+    lines = [vars(one) for one in caplog.records]
+    warned = [line["msg"] for line in lines if line["action"] == Action.EXPOSED]
+    assert [sentence[: len(start)] for sentence, start in zip(warned, said, strict=True)] == said
+    [started] = [line["fields"] for line in lines if line["action"] == Action.STARTED]
+    assert "/hooks" not in str(started)
 
 
 def bodies(rng: random.Random) -> list[bytes]:

@@ -58,7 +58,7 @@ async def test_a_notification_is_answered_by_what_it_is(
         (json.dumps(of(record())).encode(), "S3 records, which belong to receiver.public_url"),
         (json.dumps(BY_CLOUD_MONITOR).encode(), "Cloud Monitor's form of a ROS event"),
         (b'{"StackId": "i", "Status": "?"}', "Status is no word of capital letters"),
-        (gzip.compress(FAILED), "gzip body"),
+        (gzip.compress(FAILED, mtime=0), "gzip body"),
     ],
 )
 async def test_what_is_no_notification_is_kept_whole_and_says_what_it_is(
@@ -99,9 +99,9 @@ async def test_the_address_can_be_tried_in_a_browser(server: Receiver) -> None:
 
 
 async def test_notifications_go_to_no_other_path_and_hooks_not_to_theirs(server: Receiver) -> None:
-    assert (await server.post(FAILED, path="/webhook")).body == taken(buried=1)
-    assert (await server.post(FAILED, path="/stacks/3f9c0a7b5d1e42d8")).status == 404
-    assert await server.tasks() == []
+    for path in ("/webhook", "/stacks/3f9c0a7b5d1e42d8"):
+        assert (await server.post(FAILED, path=path)).status == 404
+    assert await server.is_empty()
 
 
 async def test_a_browser_and_a_sender_are_admitted_alike(site: Site) -> None:

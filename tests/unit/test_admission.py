@@ -36,7 +36,7 @@ def call(peer: str = "203.0.113.9", *forwarded: str, path: str = "/webhook/3f9c0
 
 def admitting(clock: Clock | None = None, *, more: Iterable[str] = (), **settings: object) -> Admission:
     receiver = ReceiverSettings.model_validate({"public_url": URL} | settings)
-    return Admission(receiver, clock or Clock(), more)
+    return Admission(receiver, clock or Clock(), [receiver.path, *more])
 
 
 @pytest.mark.parametrize(

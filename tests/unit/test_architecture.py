@@ -34,7 +34,7 @@ ONE_PLACE_EACH = {
         "receiver/sns.py",  # and it asks Amazon for certificates
         "demo/*.py",
     ],
-    "httptools": ["common/store/answer.py"],
+    "httptools": ["common/store/answer.py", "common/guard.py"],
     "cryptography": ["receiver/certificates.py"],
     "fastapi": ["receiver/app.py", "receiver/pages.py"],
     "starlette": ["receiver/app.py"],

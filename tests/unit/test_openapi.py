@@ -21,7 +21,7 @@ HOOKS, STACKS = "/webhook/3f9c0a7b5d1e42", "/stacks/77aa0b5d1e42ff"
 SECRET = ReceiverSettings(
     public_url=f"https://hooks.example.org{HOOKS}", stack_url=f"https://hooks.example.org{STACKS}"
 )
-DOCUMENT = served(SECRET, version="0.1.0")
+DOCUMENT = served(SECRET, [SECRET.path], version="0.1.0")
 
 SAMPLES = {
     "mcs": "mcs/object_created",
@@ -117,7 +117,7 @@ def test_what_is_served_differs_from_the_real_one_in_the_paths_alone() -> None:
 def test_what_is_not_served_is_not_described(
     settings: dict[str, Any], there: set[str], missing: set[str]
 ) -> None:
-    paths = set(served(ReceiverSettings(**settings), version="0")["paths"])
+    paths = set(served(receiver := ReceiverSettings(**settings), [receiver.path], version="0")["paths"])
     assert there <= paths
     assert not missing & paths
 

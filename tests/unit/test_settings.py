@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from common.errors import ConfigError
 from common.routes import RouteSettings
 from common.settings import DEFAULT_FILE, PREFIX, Settings, load, log_format
+from common.urls import weakness
 from console.init import filled
 
 MINIMAL = """\
@@ -356,7 +357,7 @@ def test_a_configuration_without_secrets_has_none() -> None:
         ("http://test.com", "/"),
         ("http://test.com/", "/"),
         ("https://hooks.example.org/webhook/3f9c", "/webhook/3f9c"),
-        ("https://hooks.example.org:8443/a/b/?x=1#y", "/a/b/"),
+        ("https://hooks.example.org:8443/a/b/", "/a/b/"),
     ],
 )
 def test_the_path_served_is_that_of_the_public_url(
@@ -367,6 +368,48 @@ def test_the_path_served_is_that_of_the_public_url(
         monkeypatch.setenv("HOOKMIRROR_RECEIVER__PUBLIC_URL", url)
     receiver = load().receiver
     assert (receiver.path, receiver.public_url) == (path, url)
+
+
+@pytest.mark.parametrize("key", ["RECEIVER__PUBLIC_URL", "RECEIVER__STACK_URL", "STORES__MCS__PUBLIC_URL"])
+@pytest.mark.parametrize("more", ["?token=s3cret", "?", "#s3cret", "/?a=b#c"])
+def test_what_would_guard_nothing_in_a_url_of_ours_ends_the_start(
+    key: str, more: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"HOOKMIRROR_{key}", f"https://hooks.example.org/webhook/3f9c{more}")
+    with pytest.raises(ConfigError, match=r"_url has a user, a query .* guards nothing") as caught:
+        load()
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_user_in_a_url_of_ours_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOOKMIRROR_RECEIVER__PUBLIC_URL", "https://u:s3cret@hooks.example.org/webhook")
+    with pytest.raises(ConfigError, match=r"public_url has a user") as caught:
+        load()
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "weak"),
+    [
+        ("https://hooks.example.org/", "no path"),
+        ("https://hooks.example.org", "no path"),
+        ("https://hooks.example.org/webhook", "can be guessed"),
+        ("https://hooks.example.org/webhook/3f9c", "can be guessed"),
+        ("https://hooks.example.org/hookmirror-webhook/photos-2024-production", "can be guessed"),
+        ("https://203.0.113.7/mcs/webhook", "can be guessed"),
+        ("https://hooks.example.org/webhook/3f9c0a7b5d1e42", ""),
+        ("https://hooks.example.org/8f14e45f-ceea-467f-a8f0-1d2c3b4a5968", ""),
+        ("https://hooks.example.org/webhook/9d4e1e23bd5b727046a9e3b4b7db57bd", ""),
+        ("http://receiver:8080/webhook/of-the-demo", ""),
+        ("http://127.0.0.1:8080/webhook", ""),
+        ("http://localhost/webhook", ""),
+        ("http://[::1]/webhook", ""),
+    ],
+)
+def test_a_path_that_a_stranger_may_find_is_told(url: str, weak: str) -> None:
+    said = weakness(url)
+    assert weak in said
+    assert bool(said) is bool(weak)
 
 
 def test_a_route_without_a_name_is_called_by_what_it_does() -> None:
