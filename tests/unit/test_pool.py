@@ -132,6 +132,30 @@ async def test_of_two_suspects_one_is_given_back_untouched() -> None:
     assert set(process.done) == {b"one", b"two"}
 
 
+async def test_of_two_suspects_the_other_is_given_back_however_long_the_queue_takes_for_that() -> None:
+    queue = MemoryQueue()
+    await publish(queue, b"one", returned=SUSPECT)
+    await publish(queue, b"two", returned=SUSPECT, lane=Lane.BULK)
+    process = Process(queue)
+    process.hold(b"one", b"two")
+    give_back = process.queue.give_back
+    given: list[bytes] = []
+
+    async def slow(delivery: Delivery) -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        await give_back(delivery)
+        given.append(delivery.body)
+
+    process.queue.give_back = slow  # type: ignore[method-assign]
+    await until(lambda: len(process.working) == 1, "one is worked on")
+    assert {*given, *process.working} == {b"one", b"two"}
+    for gate in process.gates.values():
+        gate.set()
+    await until(lambda: set(process.done) == {b"one", b"two"}, "both are done")
+    await process.end()
+
+
 async def test_a_suspect_waits_for_the_others_no_longer_than_so_long_and_they_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -7,14 +7,20 @@ an argument differs, and answer with stale depths.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from traceback import walk_tb
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import (
     AMQPError,
     AuthenticationError,
+    ChannelClosed,
+    ConnectionClosed,
+    DeliveryError,
     ProbableAuthenticationError,
 )
+from aiormq import spec
+from aiormq.exceptions import InvalidFrameError
 from yarl import URL
 
 from common.errors import QueueAway
@@ -43,13 +49,35 @@ async def translated(within: float | None) -> AsyncIterator[None]:
     except (AuthenticationError, ProbableAuthenticationError) as error:
         raise QueueAway(f"RabbitMQ refused the user or the password of queue.url: {error}") from error
     except FOREIGN as error:
-        raise QueueAway(f"RabbitMQ has not answered: {str(error) or type(error).__name__}") from error
+        raise QueueAway(told(error)) from error
     except asyncio.CancelledError as error:
         # Pending publishes end in CancelledError when the connection dies; that is not our cancellation.
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
         raise QueueAway("the connection to RabbitMQ closed before it confirmed") from error
+
+
+def told(error: BaseException | None) -> str:
+    """Return what `error` says to a person, in the broker's own words when it said any."""
+    if words := said(error):
+        return f"RabbitMQ says: {words}"
+    if isinstance(error, DeliveryError) and isinstance(error.frame, spec.Basic.Nack):
+        return "RabbitMQ refused the message (nack): its queue is full, or cannot write"
+    return f"RabbitMQ has not answered: {str(error) or type(error).__name__}"
+
+
+def said(error: BaseException | None) -> str | None:
+    """Return the broker's own words in `error`, None when there are none."""
+    if isinstance(error, ChannelClosed | ConnectionClosed):
+        return str(error.args[-1]) if error.args and error.args[-1] else None
+    if isinstance(error, InvalidFrameError):
+        # While a connection opens the library says only which frame it expected; the one that came, with what
+        # the broker said, is left in its frames: a virtual host that is missing, or has too many connections.
+        came = (frame.f_locals.get("frame") for frame, _ in walk_tb(error.__traceback__))
+        closes = (frame for frame in came if isinstance(frame, spec.Connection.Close))
+        return next((str(frame.reply_text) for frame in closes), None)
+    return None
 
 
 class Link:
@@ -112,6 +140,13 @@ async def _end(connection: AbstractConnection) -> None:
     with suppress(*FOREIGN):
         async with asyncio.timeout(CONFIRM_WITHIN):
             await connection.close()
+
+
+async def close(channel: AbstractChannel) -> None:
+    """Close `channel`, without waiting for a broker that does not answer."""
+    with suppress(*FOREIGN):
+        async with asyncio.timeout(CONFIRM_WITHIN):
+            await channel.close()
 
 
 async def fresh_channel(connection: AbstractConnection) -> AbstractChannel:

@@ -6,14 +6,12 @@ a thing is done twice. See docs/decisions/0015-the-queue-is-the-mark.md.
 """
 
 import re
-from contextlib import suppress
 
-from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelPreconditionFailed
 from aiormq.exceptions import ChannelAccessRefused
 
 from common.errors import QueueAway
-from common.queue.rabbitmq.link import FOREIGN, Link, translated
+from common.queue.rabbitmq.link import FOREIGN, Link, close, translated
 from common.queue.topology import MARK_ARGUMENT, MARKS, Declaration, apart
 
 MARK_WITHIN = 10.0
@@ -62,7 +60,7 @@ async def _refused(link: Link, mark: Declaration) -> ChannelPreconditionFailed |
             f"RabbitMQ does not let this user declare {MARKS}: give it the right to configure it"
         ) from error
     finally:
-        await _close(channel)
+        await close(channel)
     return None
 
 
@@ -76,7 +74,7 @@ async def _delete(link: Link, mark: Declaration) -> None:
     try:
         await channel.queue_delete(mark.name)
     finally:
-        await _close(channel)
+        await close(channel)
 
 
 async def _must_exist(link: Link, mark: Declaration, refusal: ChannelPreconditionFailed) -> None:
@@ -89,9 +87,4 @@ async def _must_exist(link: Link, mark: Declaration, refusal: ChannelPreconditio
     except FOREIGN as error:
         raise QueueAway(f"RabbitMQ makes no queue for a mark: {refusal}") from error
     finally:
-        await _close(channel)
-
-
-async def _close(channel: AbstractChannel) -> None:
-    with suppress(*FOREIGN):
-        await channel.close()
+        await close(channel)

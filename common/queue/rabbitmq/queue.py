@@ -5,6 +5,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import suppress
 from functools import partial
 
 from aio_pika import DeliveryMode, Message
@@ -30,7 +31,7 @@ from common.queue.port import (
 from common.queue.rabbitmq import bulk, mark, wire
 from common.queue.rabbitmq.consume import Subscription, give_back
 from common.queue.rabbitmq.dead import Fate, Graveyard
-from common.queue.rabbitmq.link import CONFIRM_WITHIN, Link, fresh_channel, translated
+from common.queue.rabbitmq.link import CONFIRM_WITHIN, FOREIGN, Link, fresh_channel, translated
 from common.telemetry import Action, log
 
 RECONNECT = 1.0
@@ -57,6 +58,7 @@ class RabbitQueue:
         self._in = {lane: Link(address, self._declare) for lane in Lane}
         self._admin = Link(address, self._declare)
         self._graveyard = Graveyard(self._admin, self._revive)
+        self._left: list[Subscription] = []
 
     @classmethod
     async def open(cls, url: str, *, look_after: int) -> "RabbitQueue":
@@ -91,6 +93,7 @@ class RabbitQueue:
                     await channel.declare_exchange(item.exchange, "fanout", durable=True)
                     await queue.bind(item.exchange)
             await channel.close()
+            await _declare_last(connection)
             self._declared = True
 
     async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
@@ -169,7 +172,17 @@ class RabbitQueue:
                     yield wire.delivery_from(message, subscription.channel, lane)
             finally:
                 await subscription.hand_back(partial(self._again, lane))
-            log(Action.QUEUE, "the channel to RabbitMQ closed", level=logging.WARNING, lane=lane)
+                why = subscription.ended
+                self._left.append(subscription)
+                await self._sweep()
+            if why:
+                log(Action.QUEUE, f"{why}; consuming again", level=logging.WARNING, lane=lane)
+
+    async def _sweep(self) -> None:
+        """Close the channels of consumers that have ended, when nothing that came on them is unsettled."""
+        for subscription in list(self._left):
+            if await subscription.close_when_settled() and subscription in self._left:
+                self._left.remove(subscription)
 
     async def _again(self, lane: Lane, message: AbstractIncomingMessage) -> None:
         headers = wire.own_headers(message) | {wire.RETURNED: wire.returned(message)}
@@ -177,18 +190,18 @@ class RabbitQueue:
 
     async def _subscribe(self, lane: Lane, limit: int) -> Subscription:
         """Return a subscription, however long the broker stays away."""
-        away = False
+        told = ""
         while True:
             try:
                 async with translated(None):
                     subscription = await self._start(lane, limit)
             except QueueAway as error:
-                if not away:
+                if str(error) != told:  # once for each reason: of an absent broker that starts there are some
                     log(Action.QUEUE, f"{error}; trying again", level=logging.WARNING, lane=lane)
-                away = True
+                told = str(error)
                 await asyncio.sleep(RECONNECT)
                 continue
-            if away:
+            if told:
                 log(Action.QUEUE, "RabbitMQ is back", lane=lane)
             return subscription
 
@@ -210,6 +223,7 @@ class RabbitQueue:
         if self.holds(delivery):
             receipt.settled = True
             await give_back(receipt.message, partial(self._again, delivery.lane))
+            await self._sweep()
 
     async def settle(self, delivery: Delivery, verdict: Verdict) -> None:
         """See the port. A retry or a burial is published and confirmed before the ack: the other way
@@ -228,6 +242,7 @@ class RabbitQueue:
         except BaseException:
             receipt.settled = False
             raise
+        await self._sweep()
 
     async def _pass_on(self, delivery: Delivery, verdict: Retry | Bury) -> None:
         """Publish the message again where `verdict` sends it, trying for as long as the delivery is held:
@@ -292,6 +307,15 @@ class RabbitQueue:
         """See the port."""
         for link in (*self._in.values(), self._admin, self._out):
             await link.close()
+
+
+async def _declare_last(connection: AbstractConnection) -> None:
+    """Let none of ours be the queue that was declared last: see `topology.last`."""
+    item = topology.last()
+    with suppress(*FOREIGN):  # of no other use: a limit of queues, or a right that lacks, is no reason to end
+        channel = await fresh_channel(connection)
+        await channel.declare_queue(item.name, durable=True, arguments=dict(item.arguments))
+        await channel.close()
 
 
 def _first_headers() -> wire.Headers:

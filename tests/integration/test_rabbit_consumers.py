@@ -1,0 +1,90 @@
+"""A consumer on RabbitMQ that gets nothing although there is something is noticed, and renewed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import aio_pika
+import aiormq
+import pytest
+
+from common.queue import topology
+from common.queue.port import Done, Lane
+from common.queue.rabbitmq import RabbitQueue
+from common.queue.rabbitmq.consume import Subscription
+from tests.lab.rabbit import RabbitNode
+
+pytestmark = pytest.mark.timeout(180)
+
+NOTICED_WITHIN = 30.0
+LIVE = topology.lane_queue(Lane.LIVE)
+
+
+@pytest.fixture
+async def queue(own_rabbit: RabbitNode) -> AsyncIterator[RabbitQueue]:
+    queue = await RabbitQueue.open(await own_rabbit.wipe(), look_after=1200)
+    yield queue
+    await queue.close()
+
+
+async def consume(queue: RabbitQueue, came: asyncio.Queue[bytes]) -> None:
+    async with aclosing(queue.deliveries(Lane.LIVE, 4)) as deliveries:  # type: ignore[type-var]
+        async for delivery in deliveries:
+            await queue.settle(delivery, Done("ok"))
+            came.put_nowait(delivery.body)
+
+
+async def arrives(queue: RabbitQueue, body: bytes, came: asyncio.Queue[bytes]) -> None:
+    await queue.publish(body, lane=Lane.LIVE)
+    async with asyncio.timeout(NOTICED_WITHIN):
+        while await came.get() != body:
+            pass
+
+
+@pytest.mark.parametrize("known", ["to the broker alone", "to the channel alone"])
+async def test_a_consumer_that_only_one_side_knows_is_renewed_within_30_s(
+    queue: RabbitQueue, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Subscription] = []
+    start = Subscription.start
+
+    async def remembered(*arguments: object) -> Subscription:
+        started.append(await start(*arguments))  # type: ignore[arg-type]
+        return started[-1]
+
+    monkeypatch.setattr(Subscription, "start", remembered)
+    came: asyncio.Queue[bytes] = asyncio.Queue()
+    consuming = asyncio.create_task(consume(queue, came))
+    try:
+        await arrives(queue, b"first", came)
+        channel = await started[0].channel.get_underlay_channel()
+        assert isinstance(channel, aiormq.Channel)
+        [(tag, callback)] = channel.consumers.items()
+        if known == "to the broker alone":
+            del channel.consumers[tag]
+        else:
+            await channel.basic_cancel(tag)
+            channel.consumers[tag] = callback
+        await arrives(queue, b"second", came)
+    finally:
+        consuming.cancel()
+        await asyncio.wait([consuming])
+
+
+async def test_a_lane_deleted_and_declared_again_within_a_second_goes_on(queue: RabbitQueue) -> None:
+    """The broker may then believe in a consumer that it has told the channel is gone, and send everything
+    there: twice in five tries."""
+    came: asyncio.Queue[bytes] = asyncio.Queue()
+    consuming = asyncio.create_task(consume(queue, came))
+    [live] = [item for item in topology.declarations([]) if item.name == LIVE]
+    try:
+        for round_ in range(4):
+            await arrives(queue, b"before %d" % round_, came)
+            async with await aio_pika.connect(queue._out._url) as other:
+                channel = await other.channel()
+                await channel.queue_delete(LIVE)
+                await channel.declare_queue(LIVE, durable=True, arguments=dict(live.arguments))
+            await arrives(queue, b"after %d" % round_, came)
+    finally:
+        consuming.cancel()
+        await asyncio.wait([consuming])

@@ -1,0 +1,73 @@
+"""What RabbitMQ says when it refuses or ends something reaches the log in its own words."""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+import pytest
+
+from common.errors import QueueAway
+from common.queue.port import Lane
+from common.queue.rabbitmq import RabbitQueue
+from tests.lab.rabbit import RabbitNode
+from tests.lab.until import until
+
+OURS = "hookmirror"
+"""Our logger: what the library says on its own never reaches an operator."""
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def refusal(url: str) -> str:
+    queue = RabbitQueue(url, 1200)
+    try:
+        with pytest.raises(QueueAway) as refused:
+            await queue.publish(b"x", lane=Lane.LIVE)
+    finally:
+        await queue.close()
+    return str(refused.value)
+
+
+async def test_a_virtual_host_that_is_missing_is_named_by_the_broker_itself(own_rabbit: RabbitNode) -> None:
+    assert "vhost nowhere not found" in await refusal(own_rabbit.url + "nowhere")
+
+
+async def test_a_virtual_host_that_the_user_may_not_use_is_named(own_rabbit: RabbitNode) -> None:
+    own_rabbit.control("add_vhost", "closed")
+    try:
+        assert "access to vhost 'closed' refused for user 'guest'" in await refusal(own_rabbit.url + "closed")
+    finally:
+        own_rabbit.control("delete_vhost", "closed")
+
+
+async def test_a_limit_of_connections_is_named(own_rabbit: RabbitNode) -> None:
+    own_rabbit.control("set_vhost_limits", '{"max-connections": 0}')
+    try:
+        assert "connection limit (0) is reached" in await refusal(own_rabbit.url)
+    finally:
+        own_rabbit.control("set_vhost_limits", "{}")
+
+
+async def test_why_the_broker_closed_a_consumers_connection_is_in_the_log(
+    own_rabbit: RabbitNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = await RabbitQueue.open(await own_rabbit.wipe(), look_after=1200)
+    caplog.set_level(logging.WARNING)
+
+    async def consume() -> None:
+        async for _ in queue.deliveries(Lane.LIVE, 1):
+            pass
+
+    consuming = asyncio.create_task(consume())
+
+    async def told() -> bool:
+        own_rabbit.control("close_all_connections", "a night of maintenance")
+        return any("a night of maintenance" in line for name, _, line in caplog.record_tuples if name == OURS)
+
+    try:
+        await until(told, "the log names the reason", 60)
+    finally:
+        consuming.cancel()
+        with suppress(asyncio.CancelledError):
+            await consuming
+        await queue.close()
