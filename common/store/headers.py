@@ -11,6 +11,7 @@ from common.store.port import CONTENT_HEADERS, PLACEMENT_HEADERS, State
 _META = "x-amz-meta-"
 _COUNT = "x-amz-tagging-count"
 _SSE = "x-amz-server-side-encryption"
+_NUMBERED = "x-amz-request-id", "x-amzn-requestid", "x-guploader-uploadid"
 
 
 def state_of(key: str, headers: Mapping[str, str], size: int | None = None) -> State:
@@ -53,6 +54,12 @@ def etag_of(headers: Mapping[str, str]) -> str:
                 "as the maintenance page of a proxy"
             )
     return etag.strip('"')
+
+
+def hand_of(headers: Mapping[str, str]) -> str | None:
+    """Return the header by which a store numbers its answers: no file of a proxy has it. None where it
+    numbers none."""
+    return next((name for name in _NUMBERED if name in headers), None)
 
 
 def length_of(content_range: str) -> int | None:

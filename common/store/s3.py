@@ -17,13 +17,21 @@ from common.store import tags as tagging
 from common.store.aws import Account
 from common.store.credentials import Reread
 from common.store.failures import CODES, clock_ahead, error_code
-from common.store.headers import counts_tags, etag_of, is_opaque, length_of, object_headers, state_of
+from common.store.headers import (
+    counts_tags,
+    etag_of,
+    hand_of,
+    is_opaque,
+    length_of,
+    object_headers,
+    state_of,
+)
 from common.store.http import Client
 from common.store.multipart import MultipartVerbs, etag_told
 from common.store.notifications import Configuration
 from common.store.pace import Pace
 from common.store.port import Entry, OpenUpload, State
-from common.store.wire import Answer, S3Reading, open_client
+from common.store.wire import Answer, S3Reading, foreign, open_client
 from common.tables import StoreSettings, Tags
 
 MAX_UNSIZED = 2**24
@@ -90,7 +98,11 @@ class S3Bucket(MultipartVerbs):
 
     async def _state(self, key: str, method: str, headers: Mapping[str, str], *, tags: bool = True) -> State:
         """Return the state that an answer tells of, with its tags if there are any and they are wanted."""
-        size = None if "content-length" in headers else await self._measured(key, etag_of(headers))
+        etag = etag_of(headers)
+        await self._prove()
+        if self._hand is not None and self._hand not in headers:
+            raise StoreAway(foreign(method, self.name, self._hand))
+        size = None if "content-length" in headers else await self._measured(key, etag)
         state = state_of(key, headers, size)
         if not tags or self._ask_tags == "never" or not await self._has_tags(key, method, headers):
             return state
@@ -194,9 +206,9 @@ class S3Bucket(MultipartVerbs):
         yield None
 
     async def _prove(self) -> None:
-        """Before the first absence is believed, have the bucket answer as one. With an endpoint that names
-        the bucket as well, each request is about a key below its name, and every object seems to be
-        absent."""
+        """Before the first answer about an object is believed, have the bucket answer as one. With an
+        endpoint that names the bucket as well, each request is about a key below its name, and every object
+        seems to be absent; a file that a proxy serves in maintenance looks like an object."""
         if not self._answers:
             await self.check()
             self._answers = True
@@ -300,6 +312,7 @@ class S3Bucket(MultipartVerbs):
             raise self._failure(answer)
         if b"<ListBucketResult" not in answer.body:
             raise RouteDown(f"{self.name}: what answers is not the store, but perhaps a proxy's page")
+        self._hand = hand_of(answer.headers)
 
     async def create(self) -> None:
         """Make the bucket; one that is there already is fine."""

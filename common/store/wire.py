@@ -68,6 +68,8 @@ class Wire:
         self._prefix = urlsplit(base).path
         self.place = place(account.endpoint, name)
         self._quotes = True  # around the ETag in a condition of a write
+        self._hand: str | None = None
+        """The header that every answer of this store has, once one is known to be the store's."""
 
     def _failure(self, answer: Answer, what: str = "") -> TryAgain | Refused:
         """Return the error that an answer means which is no success."""
@@ -208,11 +210,22 @@ class Wire:
             raise down from None
         except Broken as error:
             raise StoreAway(f"{method} {self.name}: {error}", unsure=once) from None
+        if response.status < 300 and self._hand is not None and self._hand not in response.headers:
+            response.release()
+            raise StoreAway(foreign(method, self.name, self._hand), unsure=once)
         if response.status in {429, 503}:
             self._pace.slowed(sent, seconds(response.headers.get("retry-after")), about=about)
         elif response.status < 500:
             self._pace.went_well(sent)
         return response
+
+
+def foreign(method: str, name: str, hand: str) -> str:
+    """Return what to say of a success that has not the store's `hand`."""
+    return (
+        f"{method} {name}: a success without {hand} comes from something else than the store, such as the "
+        "maintenance page of a proxy"
+    )
 
 
 def _silence(method: str, body: bytes | Stream | None, once: bool) -> float:

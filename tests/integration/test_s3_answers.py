@@ -98,7 +98,14 @@ async def store(listening: Choosy) -> AsyncIterator[S3Store]:
 def bucket(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> S3Bucket:
     monkeypatch.setattr(wire, "PAUSES", (0, 0))
     monkeypatch.setattr(store, "_pace", Pace(name="test"))
-    return store.bucket("b")
+    return answered(store)
+
+
+def answered(store: S3Store) -> S3Bucket:
+    """A bucket that has answered as one when it was asked before."""
+    bucket = store.bucket("b")
+    bucket._answers = True
+    return bucket
 
 
 async def read(bucket: S3Bucket) -> bytes | None:
@@ -431,7 +438,6 @@ async def test_a_read_that_moved_costs_no_attempt_and_a_412_for_ever_does(
     server: Choosy, bucket: S3Bucket
 ) -> None:
     gone = error(412, "PreconditionFailed")
-    bucket._answers = True  # as a bucket, when it was asked before
     server.choices = {"GET": gone, "HEAD": Answer(200, BODY, (("ETag", '"new"'), ("Last-Modified", "Mon")))}
     moved = await failure(read_range(bucket))
     assert type(moved) is SourceMoved
@@ -564,13 +570,13 @@ async def test_what_the_credential_chain_delivers_is_hidden_when_it_comes(
     store = await S3Store.open("aws", settings)
     try:
         server.answers = [found()]
-        await store.bucket("b").head("k")
+        await answered(store).head("k")
         assert server.requests[-1].headers["x-amz-security-token"] == "chain-token=="
         log(Action.FAILED, "chain/secret+value, chain-token== and chain%2Fsecret%2Bvalue")
         assert "chain" not in lines.getvalue()
         assert without_secrets("why: chain-token==") == "why: ***"
         monkeypatch.setattr(store._account, "_credentials", _Renewed())
-        await store.bucket("b").head("k")
+        await answered(store).head("k")
         assert server.requests[-1].headers["x-amz-security-token"] == "renewed-token"
         assert without_secrets("renewed-secret, renewed-token, chain-token==") == "***, ***, ***"
     finally:

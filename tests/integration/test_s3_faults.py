@@ -178,7 +178,9 @@ async def store(listening: Server) -> AsyncIterator[S3Store]:
 def bucket(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> S3Bucket:
     monkeypatch.setattr(wire, "PAUSES", (0, 0))
     monkeypatch.setattr(store, "_pace", Pace(name="test"))  # what one test was refused slows no other
-    return store.bucket("b")
+    bucket = store.bucket("b")
+    bucket._answers = True  # as a bucket, when it was asked before
+    return bucket
 
 
 async def read(bucket: S3Bucket, key: str = "k") -> bytes | None:
@@ -291,7 +293,6 @@ async def test_the_etag_of_an_object_encrypted_by_the_store_itself_is_its_md5(
 
 async def test_only_a_definite_no_such_key_is_absence(server: Server, bucket: S3Bucket) -> None:
     server.answers = [error(404, "NoSuchKey")]
-    bucket._answers = True  # as a bucket, when it was asked before
     assert await read(bucket) is None
     assert await head(bucket) is None
     await delete(bucket)
@@ -301,6 +302,7 @@ async def test_an_absence_is_believed_only_of_what_answers_as_a_bucket(
     server: Server, bucket: S3Bucket
 ) -> None:
     server.answers = [error(404, "NoSuchKey")]
+    bucket._answers = False  # nobody has asked it yet
     for ask in (read, head):
         refused = await failure(ask(bucket))
         assert type(refused) is RouteDown
@@ -465,7 +467,9 @@ async def test_a_burst_of_slow_down_slows_the_whole_store_and_it_recovers(
     assert 5 <= rate <= 20  # not one cut for each: half of those that went out within a second, at least ten
 
     began = time.monotonic()
-    await gather(write(bucket), read(store.bucket("another")))
+    another = store.bucket("another")
+    another._answers = True
+    await gather(write(bucket), read(another))
     assert time.monotonic() - began > 0.25  # nobody is let through before the rest is over
     assert len(server.requests) == 42
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from common.errors import Refused, RouteDown, StoreAway
+from common.errors import Refused, RouteDown, StoreAway, TryAgain
 from common.store import wire
 from common.store.port import State
 from common.store.s3 import S3Bucket, S3Store
@@ -137,6 +137,30 @@ async def test_a_page_in_place_of_an_error_is_no_object(upstream: str, tmp_path:
             with pytest.raises(StoreAway) as raised:
                 await bucket.write("text", TEXT, headers={}, metadata={})
             assert raised.value.unsure
+
+
+async def test_a_page_that_is_a_file_is_no_object_either(upstream: str, tmp_path: Path) -> None:
+    """It has an ETag, a date and a length, and takes every write."""
+    (tmp_path / "soon.html").write_text("<html>soon</html>")
+    lines = f"error_page 502 504 =200 /soon.html; location = /soon.html {{ root {tmp_path}; }}"
+    down = "http://127.0.0.1:1"
+    async with filled(upstream) as behind:
+        with (
+            nginx(tmp_path / "up", upstream) as good,
+            nginx(tmp_path / "down", down, lines, location=f"proxy_pass {down};") as page,
+        ):
+            async with opened(page, behind.name) as bucket:
+                with pytest.raises(TryAgain):  # what it was before nobody knows
+                    await bucket.head("text")
+            async with opened(good, behind.name) as bucket:
+                assert await bucket.head("text") is not None
+                async with opened(page, behind.name) as paged:
+                    bucket._way = paged._way  # the store is down from now on
+                    with pytest.raises(StoreAway, match="a success without x-amzn?-request-?id"):
+                        await bucket.head("text")
+                    with pytest.raises(StoreAway, match="a success without x-amzn?-request-?id") as raised:
+                        await bucket.write("text", TEXT, headers={}, metadata={})
+                    assert raised.value.unsure
 
 
 async def test_a_proxy_that_compresses_unasked_is_found_out(upstream: str, tmp_path: Path) -> None:
