@@ -155,13 +155,14 @@ class Blame:
 
     async def _blame(self, line: _Line, job: Job, error: Exception, began: float) -> Exception:
         """Return what to raise for a job that ended in `error`."""
-        if isinstance(error, Never) and not _may_be_the_route(job, error):
+        operation = line.operations[job.learned.stage]
+        if isinstance(error, Never) and not _may_be_the_route(job, error, operation):
             return error
         if isinstance(error, UnknownRoute) or (isinstance(error, TryAgain) and not error.counts):
             return error
         if isinstance(error, ASKING) and (why := await line.pause.ask()):
             return _turned_away(f"the route is paused: {why}", RouteDown.patience)
-        return self._weigh(line.operations[job.learned.stage], job, error, began)
+        return self._weigh(operation, job, error, began)
 
     def _weigh(self, operation: Operation, job: Job, error: Exception, began: float) -> Blamed:
         now, before, key = self._clock(), job.task.trouble, job.task.key
@@ -197,9 +198,14 @@ def _doubts(line: _Line, now: float) -> list[str]:
     return [operation.doubt for operation in line.operations.values()]
 
 
-def _may_be_the_route(job: Job, error: Never) -> bool:
-    """Of a read nothing but the key is ours: what is refused there is the object."""
-    return isinstance(error, Refused) and not error.own and job.learned.stage != "read"
+def _may_be_the_route(job: Job, error: Never, operation: Operation) -> bool:
+    """Of a read nothing but the key is ours: what is refused there is the object. But where one after the
+    other is refused and none passes, it is no longer believed of any."""
+    if not isinstance(error, Refused):
+        return False
+    if not error.own and job.learned.stage != "read":
+        return True
+    return operation.refused(job.task.key)
 
 
 def _turned_away(why: str, after: float) -> Blamed:

@@ -12,6 +12,10 @@ from common.task import Trouble
 STREAK = 5
 """So many different objects that fail, with none that passed in between, are no accident."""
 
+REFUSED = 10
+"""So many different objects that are refused for good in a row, each for its own fault as it seems, and none that
+passed in between: it may be everybody's."""
+
 SILENT_FOR = 30.0
 """Seconds for which one object has failed, with none that passed in between: nothing may work any more."""
 
@@ -68,6 +72,8 @@ class Operation:
     """The same of the last other key."""
     _failing: set[str] = field(default_factory=set)
     """Keys that failed since; no more of them than it takes."""
+    _refused: set[str] = field(default_factory=set)
+    """Keys that were refused for good since; no more of them than it takes."""
     _failed: float = float("-inf")
     """When one failed last."""
     _trials: int = 0
@@ -83,8 +89,16 @@ class Operation:
             self._before = self._last
         self._last = (key, now)
         self._failing.clear()
+        self._refused.clear()
         ended, self.doubt = self.doubt, ""
         return ended
+
+    def refused(self, key: str) -> bool:
+        """Take note that `key` was refused for good, by its own fault as it seems. Return whether so many
+        were, and none passed, that it may be everybody's."""
+        if len(self._refused) < REFUSED:
+            self._refused.add(key)
+        return len(self._refused) >= REFUSED
 
     def passed_since(self, key: str, since: float) -> bool:
         """Whether another than `key` has passed at `since` or after."""

@@ -1,7 +1,7 @@
 """What an attempt is about: the task, its route with the buckets opened, what the delivery says."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Literal
 
@@ -49,8 +49,13 @@ class Route:
             self.deletes,
             self.back is not None,
             frozenset(map(origin_of, self.takes_over)),
-            partial(described, placement=self.placement),
+            described=partial(described, placement=self.placement),
         )
+
+    @cached_property
+    def loose_rules(self) -> Rules:
+        """The same where a bucket describes one state in several ways."""
+        return replace(self.rules, loose=True)
 
     @property
     def source(self) -> Bucket:
@@ -85,11 +90,13 @@ class Learned:
     whatever the event said. `anew`: the copy in parts is to begin anew. `over`: what the last write on
     a condition was to replace. `whole`: a copy of the target's object onto itself was refused. `claimed`: the
     identity of the large state on which it has a claim. `moved`: the source's bytes or date changed
-    meanwhile. `stage` is the operation that it came to, `promises` are the looks published so far."""
+    meanwhile; `otherwise`: nothing but their description did. `stage` is the operation that it came to,
+    `promises` are the looks published so far."""
 
     doubt: bool = False
     wrote: bool = False
     moved: bool = False
+    otherwise: bool = False
     anew: bool = False
     over: State | None = None
     whole: bool = False

@@ -22,11 +22,12 @@ from common.errors import (
     TryAgain,
 )
 from common.queue.port import Marks, Publisher
-from common.store.mark import IS_MD5, PARTS, body_of, mark_on, proven_md5
+from common.store.mark import IS_MD5, Body, mark_on, proven_md5
 from common.store.port import Reading, State
 from common.task import Task
 from common.telemetry import Action
 from worker import plan as decide
+from worker.alias import refuse_alias
 from worker.brake import Brake
 from worker.job import SMALL, Job, Route
 from worker.parts import PartsCopy
@@ -66,6 +67,9 @@ class Mirror:
         self._parts = PartsCopy(budget, mail)
         self._two_faced: set[str] = set()
         """Places of sources that describe an object by HEAD otherwise than by GET: there HEAD is believed."""
+        self._loose: set[str] = set()
+        """Places of buckets that describe one state of an object otherwise from one HEAD to the next, as
+        several gateways may: there a copy is known by its bytes and their date."""
         self._writes = Writes(self._promise_look)
 
     async def __call__(self, job: Job) -> Outcome | Continue:
@@ -120,7 +124,11 @@ class Mirror:
             await self._abandon_upload(job)
             return Outcome(Action.SKIPPED, Why.OVERTAKEN)
         target = await target_of(job.route, job.task.key, source)
-        step = decide.plan(source, target, job.route.rules, claim=claim, told=task.received, now=now)
+        rules = self._rules(job.route)
+        await refuse_alias(job, target)
+        step = decide.plan(
+            source, target, rules, claim=claim, told=task.received, now=now, wrote=job.learned.wrote
+        )
         if source and isinstance(step, decide.Restate) and self._writes.alters(job, source, target):
             step = Skip(Why.IN_STEP)
         asked = job.learned.doubt or claim is None
@@ -129,6 +137,10 @@ class Mirror:
         if eventual and isinstance(step, Skip) and doubtful(source, claim, task.etag, task.size):
             await self._promise_look(job, seen=sight(source))
         return await self._take(job, step, source, target, reading)
+
+    def _rules(self, route: Route) -> decide.Rules:
+        places = {route.source.place, route.target.place}
+        return route.rules if self._loose.isdisjoint(places) else route.loose_rules
 
     async def _tagged(self, job: Job, source: State, target: State | None) -> bool:
         """Give a copy of ours the tags that it lacks: whoever wrote it may have died before."""
@@ -206,7 +218,7 @@ class Mirror:
                 raise Throttled(f"{job.route.id}: no turn to copy within {READ_WITHIN:.0f} s", counts=False)
             body = await fetch(reading)
             md5 = proven_md5(source) or hashlib.md5(body, usedforsecurity=False).hexdigest()
-            headers, metadata = self._writes.description(job, source, body_of(md5))
+            headers, metadata = self._writes.description(job, source, Body.of(md5, source.size))
             over = self._writes.over(job, "copy", target)
             async with self._writes.touching(job, "copy"):
                 etag = await job.route.target.write(
@@ -217,11 +229,14 @@ class Mirror:
         return await self._look_back(job, source, Outcome(Action.COPIED, size=source.size))
 
     async def _restate(self, job: Job, source: State, target: State) -> Outcome | None:
-        headers, metadata = self._writes.description(job, source, body_of(proven_md5(target)))
-        async with self._writes.touching(job, "restate"):
-            await job.route.target.restate(
-                job.target_key, etag=target.etag, headers=headers, metadata=metadata
-            )
+        there: State | None = target
+        while there is not None:  # twice at most
+            headers, metadata = self._writes.description(job, source, self._writes.body_of(job, there))
+            async with self._writes.touching(job, "restate"):
+                await job.route.target.restate(
+                    job.target_key, etag=there.etag, headers=headers, metadata=metadata
+                )
+            there = await self._writes.joins(job, there)
         await self._writes.tag(job, source)
         await self._abandon_upload(job)
         await self._writes.see_what_it_became(job, source, target)
@@ -230,7 +245,8 @@ class Mirror:
     async def _copy_parts(self, job: Job, source: State, target: State | None) -> Outcome | Continue | None:
         upload, job.learned.stage = job.task.upload, "parts"
         if upload is None:
-            return await self._parts.begin(job, source, self._writes.description(job, source, PARTS))
+            body = Body.of("", source.size, parts=True)
+            return await self._parts.begin(job, source, self._writes.description(job, source, body))
         parts = await self._parts.carry_on(job, source, upload)
         if isinstance(parts, Continue):
             return parts
@@ -249,12 +265,16 @@ class Mirror:
     async def _still_wanted(self, job: Job, source: State) -> bool:
         """Compare once more: copying the parts took its time, and another worker may have been faster."""
         now = await job.route.source.head(job.task.key)
-        if sight(now) != sight(source):
+        if now is None or moved(now, source):
             return False
         target = await target_of(job.route, job.task.key, now)
-        return isinstance(decide.plan(now, target, job.route.rules), decide.Copy | decide.Restate)
+        step = decide.plan(now, target, self._rules(job.route), wrote=job.learned.wrote)
+        return isinstance(step, decide.Copy | decide.Restate)
 
     async def _delete(self, job: Job, target: State | None) -> Outcome | None:
+        if target and job.route.back is not None and target.size > SMALL:
+            # It may be on its way to the source, which takes longer than SETTLED.
+            await self._parts.hinder(job, job.route.back, target.identity)
         self._brake.admit(job.route.id, job.task.key, approved=job.task.approved)
         await self._abandon_upload(job)
         async with self._writes.touching(job, "delete"):
@@ -275,12 +295,12 @@ class Mirror:
         if now is None or copied is None or moved(copied, now):
             job.learned.moved = True
             return None
-        async with source.read(key) as again:
-            if again is None or sight(again.state) != sight(copied):
-                return None
-        known = source.place in self._two_faced
+        if job.learned.otherwise:
+            self._loose.add(source.place)
+            return outcome
+        job.learned.otherwise = True
         self._two_faced.add(source.place)
-        return outcome if known else None  # once more, for the copy to be described as HEAD does
+        return None  # once more, for the copy to be described as HEAD does
 
     async def _promise_look(self, job: Job, *, seen: str | None = None) -> None:
         look = job.task.look(seen)

@@ -85,6 +85,14 @@ class PartsCopy:
             raise KeyBusy("another delivery copies this object", retry_after=CLAIMED_WAIT)
         job.learned.claimed = source.identity
 
+    async def hinder(self, job: Job, route: str, identity: str) -> None:
+        """Raise `KeyBusy` while `route` copies the state with this identity; else let it begin to copy none
+        before the mark runs out or the next one asks at another time."""
+        key = _claim(route, job.task.key, identity)
+        if not await self._marks.first(key, job.task.id, at=1.0, within=CLAIMED):
+            raise KeyBusy("the other way copies this object now", retry_after=CLAIMED_WAIT)
+        await self._marks.first(key, "nobody", at=0.0, within=CLAIMED)
+
     async def release(self, job: Job, identity: str) -> None:
         """Let others copy the state with this identity: the copy is made, or given up. Whoever takes a mark
         at another time than its holder has it, and so the next one takes it from nobody."""
@@ -111,7 +119,7 @@ class PartsCopy:
         up or there is nothing to go on with."""
         await self._claim(job, source)  # again, so that it does not run out
         fresh = job.task.model_copy(update={"upload": None})
-        if upload.identity != source.identity:
+        if _bytes_of(upload.identity) != _bytes_of(source.identity):
             await self.abandon(job, upload)
             return Continue(fresh, "the source changed since the upload began")
         try:
@@ -311,7 +319,17 @@ async def _metered(job: Job, reading: Reading) -> AsyncIterator[bytes]:
 
 
 def _claim_on(job: Job, identity: str) -> str:
-    return f"{job.route.id}/{job.task.key}/{identity}"
+    return _claim(job.route.id, job.task.key, identity)
+
+
+def _claim(route: str, key: str, identity: str) -> str:
+    return f"{route}/{key}/{_bytes_of(identity)}"
+
+
+def _bytes_of(identity: str) -> str:
+    """What of the identity of a state tells its bytes and their date, and not how they are described: some
+    describe one state in several ways."""
+    return identity.rpartition(";")[0]
 
 
 async def _together(lanes: Iterable[Callable[[], Coroutine[object, object, None]]]) -> None:

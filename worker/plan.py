@@ -74,7 +74,8 @@ Step = Skip | Copy | Restate | Delete | Foreign | Settle
 class Rules:
     """What a route says of its target. `origin` and `home` stand in marks for the source's bucket and the
     target's; copies from `takes_over` are the route's own as well. `two_ways`: another route keeps the source
-    equal to the target. `described` gives the headers and metadata with which a copy of a state is
+    equal to the target. `loose`: one state of an object is described in several ways, and a copy is known by
+    bytes and date. `described` gives the headers and metadata with which a copy of a state is
     written."""
 
     origin: bytes
@@ -82,6 +83,7 @@ class Rules:
     deletes: Deletes = "mirror"
     two_ways: bool = False
     takes_over: frozenset[bytes] = frozenset()
+    loose: bool = False
     described: Callable[[State], tuple[Mapping[str, str], Mapping[str, str]]] = field(
         default=lambda state: (state.headers, state.metadata)
     )
@@ -154,23 +156,26 @@ def plan(
     claim: Claim | None = None,
     told: float = 0.0,
     now: float = 0.0,
+    wrote: bool = False,
 ) -> Step:
     """Return the one step that makes the target agree with the source; None is a key that is not there, of
     the source a definite NoSuchKey.
 
     `claim` is what the event said that was `told` then, and `now` the time (both in seconds since the epoch):
-    they only matter for a removal where buckets are kept equal both ways.
+    they only matter for a removal where buckets are kept equal both ways. `wrote`: this very task has touched
+    the target, so that what is missing there may be its own doing.
     """
     if source is None:
         return _without_source(target, rules, claim, told, now)
     if target is None:
-        return Skip(Why.OWN_COPY) if rules.two_ways and _came_from(source, rules.home) else Copy()
+        own_copy = rules.two_ways and _came_from(source, rules.home) and not wrote
+        return Skip(Why.OWN_COPY) if own_copy else Copy()
     if in_step(source, target, rules):
         return Skip(Why.IN_STEP)
     mark = _mark_there(target, rules)
     if mark is not None and mark.origin is not None and not rules.owns(mark):
         return Foreign(mark.origin)
-    if not _is_copy(source, mark) and _later_there(source, target, mark, rules):
+    if not _is_copy(source, mark, rules) and _later_there(source, target, mark, rules):
         return Skip(Why.LATER_THERE)
     return Restate() if _same_bytes(source, target, mark) and target.size <= MAX_RESTATED else Copy()
 
@@ -181,10 +186,12 @@ def in_step(source: State, target: State, rules: Rules) -> bool:
     if source.size != target.size:
         return False
     mark = mark_on(target)
-    if mark is not None and rules.owns(mark) and _is_copy(source, mark):
-        return _alike(source, target, rules) if mark.origin else not _contradict(source, target)
+    if mark is not None and rules.owns(mark) and _is_copy(source, mark, rules):
+        if mark.origin is None:
+            return not _contradict(source, target)
+        return rules.loose or _alike(source, target, rules)
     theirs = mark_on(source)
-    if theirs is not None and theirs.origin in {None, rules.home} and theirs.identity == identity_of(target):
+    if theirs is not None and theirs.origin in {None, rules.home} and _is_copy(target, theirs, rules):
         return True
     return (
         (mark is None or not rules.owns(mark))
@@ -197,12 +204,15 @@ def in_step(source: State, target: State, rules: Rules) -> bool:
 def is_ours(source: State, target: State | None, rules: Rules) -> bool:
     """Whether the target's object was written by this route from this state of the source."""
     mark = mark_on(target) if target else None
-    return mark is not None and rules.owns(mark) and _is_copy(source, mark)
+    return mark is not None and rules.owns(mark) and _is_copy(source, mark, rules)
 
 
-def _is_copy(source: State, mark: Mark | None) -> bool:
-    """Whether an object with this mark was written from this state of the source."""
-    return mark is not None and mark.identity == identity_of(source)
+def _is_copy(original: State, mark: Mark | None, rules: Rules) -> bool:
+    """Whether an object with this mark was written from this state of `original`."""
+    if mark is None or not rules.loose:
+        return mark is not None and mark.identity == identity_of(original)
+    copied = mark_on(original)  # a copy of a copy is as old as the first
+    return mark.content == content_of(original) and mark.written == _age(original, copied)
 
 
 def _without_source(target: State | None, rules: Rules, claim: Claim | None, told: float, now: float) -> Step:

@@ -10,17 +10,18 @@ from common.errors import (
     Never,
     NotForThis,
     NotSupported,
+    Refused,
     RouteDown,
     SourceMoved,
     StoreAway,
     TargetMoved,
     TryAgain,
 )
-from common.store.mark import UNKNOWN, mark_for, mark_on
-from common.store.port import State
+from common.store.mark import IS_OF_PARTS, Body, Kind, mark_for, mark_on, proven_md5
+from common.store.port import MARK, State
 from common.telemetry import Action, log
 from worker.fidelity import described, marked
-from worker.job import Job, Stage
+from worker.job import SMALL, Job, Stage
 from worker.plan import in_step, is_ours
 
 WRITE_WITHIN = 60.0
@@ -41,6 +42,8 @@ class Writes:
         """What targets refuse that can be done otherwise: a copy onto itself, or a write on a condition."""
         self._odd_etags: set[str] = set()
         """Places of targets whose ETags are no MD5s of what was sent."""
+        self._joining: set[str] = set()
+        """Places of targets where a copy of an object onto itself makes one part of several."""
         self._altering: set[str] = set()
         """Places of targets that describe an object otherwise than they were told to."""
 
@@ -67,15 +70,26 @@ class Writes:
         what = "copy an object onto itself" if stage == "restate" else f"do a {stage} on a condition"
         _note(job, f"{job.route.target.name}: this store does not {what}. It is done otherwise from now on")
 
-    def description(self, job: Job, source: State, body: bytes) -> tuple[dict[str, str], dict[str, str]]:
+    def description(self, job: Job, source: State, body: Body) -> tuple[dict[str, str], dict[str, str]]:
         """Return the headers and the metadata, our mark among them, with which `source` is written. `body`
-        tells of the bytes: see `common.store.mark`."""
-        rules = job.route.rules
+        tells what is known of the bytes. Raises `Refused` for what could not be told from a copy."""
+        rules, target = job.route.rules, job.route.target
         headers, metadata = described(source, job.route.placement)
-        if job.route.target.place in self._odd_etags:
-            body = UNKNOWN
-        mark = mark_for(source, rules.origin, key=job.target_key, body=body, written=rules.age(source))
-        return headers, marked(metadata, mark)
+        odd = target.place in self._odd_etags
+        if odd:
+            body = Body.of("", source.size)
+        put = target.now() if source.size <= SMALL else 0
+        mark = mark_for(
+            source, rules.origin, key=job.target_key, body=body, written=rules.age(source), put=put
+        )
+        with_it = marked(metadata, mark)
+        if MARK not in with_it and rules.two_ways and (odd or not proven_md5(source)):
+            raise Refused(
+                "the object's metadata leaves no room for our mark (57 of 2048 bytes), and the ETags of both"
+                " sides do not compare: two ways, nobody could tell it from its copy",
+                own=True,
+            )
+        return headers, with_it
 
     async def voids(self, job: Job, odd: bool) -> bool:
         """Take note that the target answered a write with an ETag that is `odd`, none that belongs to such
@@ -88,6 +102,24 @@ class Writes:
         if void:
             _note(job, f"{job.route.target.name}: the ETags of this store are no MD5s of what was sent")
         return void
+
+    def body_of(self, job: Job, target: State) -> Body:
+        """Return what a mark can tell of bytes that are there already, and are to be described anew."""
+        parts = IS_OF_PARTS.fullmatch(target.etag) is not None and not target.opaque
+        joined = job.route.target.place in self._joining
+        return Body.of(proven_md5(target), target.size, parts=parts and not joined)
+
+    async def joins(self, job: Job, before: State) -> State | None:
+        """After a copy onto itself: return what became of an object of several parts where it is one of one
+        now, and its mark void; None where all is as it was told."""
+        place = job.route.target.place
+        if place in self._joining or self.body_of(job, before).kind is not Kind.PARTS:
+            return None
+        there = await job.route.target.head(job.target_key, proof=False, tags=False)
+        if there is None or mark_on(there) is not None or IS_OF_PARTS.fullmatch(there.etag):
+            return None
+        self._joining.add(place)
+        return there
 
     def alters(self, job: Job, source: State, target: State | None) -> bool:
         """Whether the target's object is our copy, described otherwise because that store alters what it is

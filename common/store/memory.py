@@ -44,6 +44,7 @@ class _Contents:
     buckets: dict[str, dict[str, MemoryReading]] = field(default_factory=dict)
     uploads: dict[str, _Upload] = field(default_factory=dict)
     ticks: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    now: int = 1
 
 
 class MemoryBucket:
@@ -64,8 +65,13 @@ class MemoryBucket:
         """See the port."""
         return f"memory-{id(self._contents):x}/{self.name}"
 
+    def now(self) -> float:
+        """See the port: a second passes with each write."""
+        return self._contents.now
+
     def _tick(self) -> str:
-        return formatdate(next(self._contents.ticks), usegmt=True)
+        self._contents.now = next(self._contents.ticks)
+        return formatdate(self._contents.now, usegmt=True)
 
     def _state(
         self, key: str, etag: str, size: int, headers: Mapping[str, str], metadata: Mapping[str, str]

@@ -141,6 +141,9 @@ class Bucket(Protocol):
     def place(self) -> str:
         """Where the bucket is, whatever its store is called here: see `common.store.place`."""
 
+    def now(self) -> float:
+        """Return the time on the store's clock in epoch seconds, by its last answer; 0 for not known."""
+
     async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
         """Return the object's state, None for a definite NoSuchKey. Without `proof` None may also mean that
         there is no such bucket, and costs one request less. Without `tags` none are asked for: they cost a

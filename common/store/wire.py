@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from common.store.aws import Account
 from common.store.failures import UNREACHABLE, elsewhere, seconds, translate, wrong_region
 from common.store.headers import condition
 from common.store.http import SILENCE, Client, Unreached, Way
+from common.store.mark import written_at
 from common.store.pace import Pace
 from common.store.place import place
 from common.store.port import State, Stream
@@ -68,8 +70,15 @@ class Wire:
         self._prefix = urlsplit(base).path
         self.place = place(account.endpoint, name)
         self._quotes = True  # around the ETag in a condition of a write
+        self._dated = ("", 0.0)  # the Date of the last answer, and when it came
         self._hand: str | None = None
         """The header that every answer of this store has, once one is known to be the store's."""
+
+    def now(self) -> float:
+        """See the port."""
+        date, came = self._dated
+        at = written_at(date)
+        return at + time.time() - came if at else 0.0
 
     def _failure(self, answer: Answer, what: str = "") -> TryAgain | Refused:
         """Return the error that an answer means which is no success."""
@@ -210,6 +219,7 @@ class Wire:
             raise down from None
         except Broken as error:
             raise StoreAway(f"{method} {self.name}: {error}", unsure=once) from None
+        self._dated = (response.headers.get("date", ""), time.time())
         if response.status < 300 and self._hand is not None and self._hand not in response.headers:
             response.release()
             raise StoreAway(foreign(method, self.name, self._hand), unsure=once)

@@ -8,9 +8,9 @@ import pytest
 
 from common.errors import NotSupported
 from common.queue.port import Done, Lane, Retry
-from common.store.mark import body_of, mark_for, origin_of
+from common.store.mark import PUT_WITHIN, Body, mark_for, origin_of
 from common.store.memory import MemoryReading
-from common.store.port import MARK
+from common.store.port import MARK, State
 from common.task import Claim
 from common.telemetry import Action
 from tests.lab.world import Spy, World
@@ -99,6 +99,56 @@ async def test_what_is_copied_or_renamed_within_one_side_comes_to_the_other(both
     assert await both.contents(both.source) == {"copied/k": b"body", "renamed/k": b"body"}
 
 
+async def test_what_is_renamed_and_back_on_the_copys_side_comes_to_the_other(both: Both) -> None:
+    """The bytes and the key are those of the copy again, and so is the mark. Its date is not."""
+    await both.write(both.source, "k", b"body")
+    assert await both.equal()
+    copy = await both.on(both.target, "k")
+    await both.target.bucket.delete("k")
+    await both.tell("k", REMOVED, route="back")
+    assert await both.equal()
+    assert await both.contents(both.source) == {}
+    for _ in range(2 * PUT_WITHIN):  # a second passes with each
+        await both.target.bucket.write("other", b"", headers={}, metadata={})
+    await both.target.bucket.delete("other")
+    await both.write(both.target, "k", b"")
+    await both.target.write("k", b"body", headers={}, metadata=copy.metadata)
+    assert await both.equal()
+    assert await both.contents(both.source) == {"k": b"body"}
+
+
+async def test_what_one_wrong_no_such_key_deleted_comes_back_though_it_is_a_copy(both: Both) -> None:
+    await both.write(both.target, "k", b"body")
+    assert await both.equal()
+    gone = [True]
+
+    def once(verb: str, key: str, state: State | None) -> State | None:
+        return None if gone and verb in {"head", "read"} and gone.pop() else state
+
+    both.source.shows = once
+    await both.tell("k", REMOVED)
+    assert await both.equal()
+    assert await both.contents(both.source) == {"k": b"body"}
+    assert await both.contents(both.target) == {"k": b"body"}
+
+
+async def test_nothing_is_removed_while_it_is_on_its_way_to_the_other_side(
+    both: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A removal told of a bucket that a new large object has not reached yet."""
+    for module in ("mirror", "writes"):
+        monkeypatch.setattr(f"worker.{module}.SMALL", 3)
+    await both.put("k", b"large as it is")
+    both.age(both.source, "k", 2 * SETTLED)
+    state = await both.on(both.source, "k")
+    await both.queue.first(f"r/k/{state.identity.rpartition(';')[0]}", "its worker", at=1.0, within=1.0)
+    await both.tell("k", REMOVED, route="back")
+    [verdict] = await both.work()
+    assert isinstance(verdict, Retry)
+    assert "KeyBusy" in verdict.why
+    assert await both.contents(both.source) == {"k": b"large as it is"}
+
+
 @pytest.mark.parametrize("first", ["source", "target"])
 async def test_of_two_writes_at_once_the_later_is_kept(both: Both, first: str) -> None:
     sides = [both.source, both.target] if first == "source" else [both.target, both.source]
@@ -115,7 +165,7 @@ async def test_two_copies_that_cross_end_equal(both: Both) -> None:
     here, there = both.source.bucket._objects["k"], both.target.bucket._objects["k"]
     for side, crossed in ((both.target, here), (both.source, there)):
         origin = origin_of((both.source if side is both.target else both.target).place)
-        mark = mark_for(crossed.state, origin, key="k", body=body_of(crossed.state.etag))
+        mark = mark_for(crossed.state, origin, key="k", body=Body.of(crossed.state.etag, 5))
         await side.bucket.write("k", crossed.content, headers={}, metadata={MARK: str(mark)})
     assert await both.contents(both.source) == {"k": b"later"}
     assert await both.contents(both.target) == {"k": b"older"}

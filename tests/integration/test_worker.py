@@ -20,7 +20,7 @@ from common.errors import (
 )
 from common.queue.memory import MemoryQueue
 from common.queue.port import Bury, Delivery, Done, Lane, Retry, Verdict
-from common.store.mark import body_of, mark_for, origin_of
+from common.store.mark import Body, mark_for, origin_of
 from common.store.memory import MemoryReading, MemoryStore
 from common.store.port import MARK, State
 from common.task import Claim, Task
@@ -50,7 +50,7 @@ async def test_a_created_object_is_copied_with_its_headers_its_metadata_and_its_
     assert await world.contents(world.target) == {"k": b"body"}
     copy = await world.on(world.target, "k")
     assert dict(copy.headers) == {"content-type": "text/x"}
-    mark = mark_for(source, origin_of(world.source.place), key="k", body=body_of(source.etag))
+    mark = mark_for(source, origin_of(world.source.place), key="k", body=Body.of(source.etag, 4), put=1)
     assert dict(copy.metadata) == {"owner": "me", MARK: str(mark)}
     assert await world.idle()
 

@@ -74,6 +74,10 @@ class Spy:
         self._journal = journal
         self._side = side
 
+    def now(self) -> float:
+        """See the port."""
+        return self.bucket.now()
+
     async def _note(self, verb: str, key: str, *over: str | None) -> None:
         self._journal.append(f"{verb} {self._side}")
         self.overs += over

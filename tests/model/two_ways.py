@@ -20,7 +20,7 @@ from functools import cache
 from hashlib import md5
 from typing import NamedTuple
 
-from common.store.mark import body_of, mark_for, origin_of
+from common.store.mark import Body, mark_for, origin_of
 from common.store.port import MARK, State
 from common.task import Claim
 from worker.plan import Copy, Delete, Heed, Restate, Rules, Settle, Skip, Step, Why, heed, plan, sight
@@ -78,7 +78,7 @@ def copied(side: int, thing: Thing, at: int) -> Thing:
     """The copy that is made of `thing` from `side`."""
     source, rules = state_of(thing), RULES[side]
     assert source is not None
-    mark = mark_for(source, rules.origin, body=body_of(source.etag), written=rules.age(source))
+    mark = mark_for(source, rules.origin, body=Body.of(source.etag, source.size), written=rules.age(source))
     return Thing(thing.letter, at, str(mark))
 
 

@@ -32,7 +32,7 @@ from common.telemetry import Action
 from tests.lab.clock import Clock
 from worker.attempt import Attempt, Attempted
 from worker.blame import Blame
-from worker.doubt import FORGOTTEN, PROBE, TRIALS, Operation
+from worker.doubt import FORGOTTEN, PROBE, REFUSED, TRIALS, Operation
 from worker.job import Job, Route, Stage
 from worker.verdict import Outcome
 
@@ -389,6 +389,14 @@ def in_doubt(now: float) -> Operation:
         operation.failed(f"{number}", trouble(now), "nothing passes", now)
     assert operation.doubt
     return operation
+
+
+def test_what_is_refused_to_one_after_the_other_is_no_objects_own_fault() -> None:
+    operation = Operation()
+    refused = [operation.refused(f"{number % (REFUSED + 1)}") for number in range(REFUSED + 3)]
+    assert refused == [False] * (REFUSED - 1) + [True] * 4
+    operation.passed("good", 1.0)
+    assert not operation.refused("bad")
 
 
 def test_a_doubt_ends_when_nothing_has_failed_for_long() -> None:

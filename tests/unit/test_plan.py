@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.store.mark import body_of, mark_for, mark_on, origin_of, proven_md5
+from common.store.mark import Body, mark_for, mark_on, origin_of, proven_md5
 from common.store.port import MARK, MAX_RESTATED, State
 from common.task import Claim
 from worker.plan import (
@@ -60,7 +60,7 @@ SEALED = replace(SOURCE, opaque=True)
 
 def copy_of(source: State, origin: bytes = HERE, *, etag: str | None = None, **more: object) -> State:
     """What the target has after we wrote `source` there; `etag` where it gives one of its own."""
-    mark = mark_for(source, origin, body=body_of(proven_md5(source) if etag is None else ""))
+    mark = mark_for(source, origin, body=Body.of(proven_md5(source) if etag is None else "", source.size))
     metadata = {**source.metadata, MARK: str(mark)}
     tag = source.etag if etag is None else etag
     return replace(source, etag=tag, last_modified=day(5), version="", metadata=metadata, **more)  # type: ignore[arg-type]
