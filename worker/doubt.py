@@ -13,8 +13,8 @@ STREAK = 5
 """So many different objects that fail, with none that passed in between, are no accident."""
 
 REFUSED = 10
-"""So many different objects that are refused for good in a row, each for its own fault as it seems, and none that
-passed in between: it may be everybody's."""
+"""So many different objects that are refused for good in a row, each for its own fault as it seems, and none
+that passed in between: it may be everybody's."""
 
 SILENT_FOR = 30.0
 """Seconds for which one object has failed, with none that passed in between: nothing may work any more."""
