@@ -409,6 +409,19 @@ async def test_of_one_address_so_many_bytes_are_kept(receiver: Receiver) -> None
     assert answers == [taken(buried=1)] * fit + [taken(dropped=1)]
 
 
+async def test_a_hook_that_will_come_again_has_left_no_dead_letter() -> None:
+    class Full(MemoryQueue):
+        """A queue that takes dead letters and no tasks."""
+
+        async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
+            raise QueueAway("the lane is full")
+
+    async with serving(Full()) as server:
+        for _ in range(3):
+            assert (await server.post(of(record(), None))).status == 503
+        assert await server.is_empty()
+
+
 async def test_what_could_not_be_kept_does_not_use_up_what_may_be() -> None:
     queue = AwayQueue()
     async with serving(queue) as server:
