@@ -138,7 +138,7 @@ async def test_what_came_in_is_what_ended_and_what_waits(
     assert seen.sum("hookmirror_records_total", outcome="unrouted") == 1
     assert seen.sum("hookmirror_records_total", outcome="buried") == 1
     assert seen.sum("hookmirror_oldest_waiting_seconds") == 0
-    assert seen.sum("hookmirror_route_paused") == 0
+    assert seen.sum("hookmirror_route_paused", route="good") == 0
 
     await site.source.write("stuck/1", b"x", headers={}, metadata={})
     await deliver(site.hook_url, record("stuck/1"))

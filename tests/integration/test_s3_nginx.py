@@ -156,9 +156,9 @@ async def test_a_page_that_is_a_file_is_no_object_either(upstream: str, tmp_path
                 assert await bucket.head("text") is not None
                 async with opened(page, behind.name) as paged:
                     bucket._way = paged._way  # the store is down from now on
-                    with pytest.raises(StoreAway, match="a success without x-amzn?-request-?id"):
+                    with pytest.raises(StoreAway, match=r"a success without x-amzn?-request-?id"):
                         await bucket.head("text")
-                    with pytest.raises(StoreAway, match="a success without x-amzn?-request-?id") as raised:
+                    with pytest.raises(StoreAway, match=r"a success without x-amzn?-request-?id") as raised:
                         await bucket.write("text", TEXT, headers={}, metadata={})
                     assert raised.value.unsure
 
