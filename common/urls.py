@@ -21,21 +21,6 @@ def is_absolute(url: str) -> bool:
     return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
 
 
-def check_served(name: str, url: str | None) -> None:
-    """Raise `ValueError` for a URL of ours that cannot be registered or served; None is fine."""
-    if url is None:
-        return
-    if not is_absolute(url):
-        raise ValueError(f'{name} must be absolute, like "https://hooks.example.org/webhook/3f9c"')
-    if {"?", "#"} & set(url) or urlsplit(url).username is not None:
-        raise ValueError(
-            f"{name} has a user, a query (?) or a fragment (#): none of them is asked for when a hook comes, "
-            f'so that it guards nothing. Put the secret into the path:  {name} = "https://host/webhook/SECRET"'
-        )
-    if set("{}") & set(unquote(path_of(url))):
-        raise ValueError(f"{name} has a brace in its path, which cannot be served: leave it out")
-
-
 def weakness(url: str) -> str:
     """Return why a stranger may find the path of `url`, "" when he cannot, or cannot call it."""
     path = unquote(path_of(url))

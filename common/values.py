@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from common.telemetry import SHORTEST_SECRET
-from common.urls import check_served
+from common.urls import path_of
 
 GUEST = "guest"
 """RabbitMQ's own first user and password: no secret, and good for connections from the same machine only."""
@@ -122,9 +122,13 @@ def _http(value: str, example: str) -> SplitResult:
 def served(value: str) -> str:
     """Check a URL of ours, that senders call."""
     example = '"https://hooks.example.org/webhook/3f9c..."'
-    if _http(value, example).username is not None:
-        raise ValueError(f"it has a user in it, which nobody is asked for: write it like {example}")
-    check_served("the URL", value)
+    if _http(value, example).username is not None or {"?", "#"} & set(value):
+        raise ValueError(
+            "it has a user, a query (?) or a fragment (#), for which nobody who calls is asked, so that it "
+            f"guards nothing: write the secret into the path, like {example}"
+        )
+    if set("{}") & set(unquote(path_of(value))):
+        raise ValueError("it has a brace in its path, which cannot be served: leave it out")
     return value
 
 

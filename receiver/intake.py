@@ -135,18 +135,20 @@ class Intake:
         return self._bytes.take(account, len(letter.body)) and self._letters.take(account)
 
     async def _all_durable(self, tasks: Sequence[Task], letters: Sequence[Letter]) -> None:
+        """The tasks first: one that comes again does no harm, and a dead letter would be there twice."""
         try:
-            async with asyncio.timeout(ANSWER_WITHIN), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(ANSWER_WITHIN):
                 if tasks:
-                    bodies = [task.encode() for task in tasks]
-                    group.create_task(self._publisher.publish_all(bodies, lane=Lane.LIVE))
-                for letter in letters:
-                    why = f"{Unreadable.__name__}: {letter.why}"
-                    group.create_task(self._publisher.bury(letter.body, lane=Lane.LIVE, why=why))
+                    await self._publisher.publish_all([task.encode() for task in tasks], lane=Lane.LIVE)
+                await asyncio.gather(*map(self._bury, letters))
         except TimeoutError as error:
             raise QueueAway("the queue has not confirmed the records in time") from error
-        except ExceptionGroup as group_error:
-            raise QueueAway(str(group_error.exceptions[0])) from group_error
+        except Exception as error:
+            raise QueueAway(str(error) or type(error).__name__) from error
+
+    async def _bury(self, letter: Letter) -> None:
+        why = f"{Unreadable.__name__}: {letter.why}"
+        await self._publisher.bury(letter.body, lane=Lane.LIVE, why=why)
 
 
 def _say(taken: Taken, kept: Sequence[Letter], about: dict[str, str]) -> None:

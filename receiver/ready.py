@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.queue.port import Publisher
+from common.telemetry import Action, log
 from receiver.spool import SpoolingPublisher
 
 FRESH = 1.0
@@ -14,6 +16,10 @@ FRESH = 1.0
 
 WITHIN = 2.0
 """Seconds for the queue to prove that it takes messages, and for the spool."""
+
+
+WAITING = "hooks cannot be made durable now; the receiver's log says why"
+"""All that a stranger is told: the reason names files and hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,7 @@ class Readiness:
         self._clock = clock
         self._asking: asyncio.Task[Ready] | None = None
         self._asked = 0.0
+        self._noted = ""
 
     async def ask(self) -> Ready:
         """Return the answer, which is at most FRESH old."""
@@ -51,9 +58,18 @@ class Readiness:
         more = {}
         if trouble and self._spool is not None:
             trouble, more = await _trouble(self._spool), {"queue": "away, spooling"}
-        said = {"status": "waiting", "why": trouble} if trouble else {"status": "ready", **more}
+        said = {"status": "waiting", "why": WAITING} if trouble else {"status": "ready", **more}
+        self._note(trouble)
         self._asked = self._clock()
         return Ready(not trouble, json.dumps(said).encode())
+
+    def _note(self, trouble: str) -> None:
+        """Write a line when it is another than the last one."""
+        if trouble and trouble != self._noted:
+            log(Action.QUEUE, f"not ready for hooks: {trouble}", level=logging.WARNING)
+        elif self._noted and not trouble:
+            log(Action.QUEUE, "ready for hooks again")
+        self._noted = trouble
 
 
 async def _trouble(place: Publisher) -> str:

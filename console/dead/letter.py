@@ -115,10 +115,13 @@ def as_dict(entry: Entry) -> dict[str, Any]:
 
 
 def body_text(entry: Entry) -> str:
-    """Return the bytes as text for a person; of a notification, what its outputs hide left out."""
+    """Return the bytes as text for a person; of a notification, what its outputs hide left out. One that was
+    kept for its shape, and is no task, is cut off before its first output."""
     task = entry.task
     body = _without_secrets(task).encode() if task and task.stack else entry.letter.body
-    return body.decode(errors="backslashreplace")
+    text = body.decode(errors="backslashreplace")
+    before, output, _ = text.partition('"OutputValue"')
+    return text if task or not output else f"{before}{output}: *** (`dead export` has all of it)"
 
 
 def _without_secrets(task: Task) -> Task:

@@ -14,6 +14,7 @@ from receiver.hook import MAX_RECORDS
 from receiver.intake import MAX_BODY
 from receiver.openapi.examples import HOOK_ANSWERS, HOOKS, STACK_ANSWERS, STACKS, Example
 from receiver.openapi.schemas import HOOK_BODIES, SCHEMAS, Schema, reference
+from receiver.ready import WAITING
 
 HOOK_PATH, STACK_PATH = "/PATH-OF-receiver.public_url", "/PATH-OF-receiver.stack_url"
 """What stands for the paths in a document that is served: they are secrets."""
@@ -159,7 +160,7 @@ def _readiness() -> dict[int, Described]:
         "spooling": ("The spool takes hooks", {"status": "ready", "queue": "away, spooling"}),
     }
     waiting = {
-        "waiting": ("", {"status": "waiting", "why": "RabbitMQ has not answered"}),
+        "waiting": ("", {"status": "waiting", "why": WAITING}),
         "crowded": ("", {"error": "too many connections"}),
     }
     return {

@@ -276,7 +276,7 @@ def test_no_body_gets_a_5xx(tmp_path: Path, seed: int, count: int) -> None:
         with asking(receiver.port) as connection, keeping(unanswered):
             post()
         print(f"{sum(answers.values())} bodies: {answers}, HOOKMIRROR_TEST_SEED={seed}")  # noqa: T201
-        assert {200, 400, 403} <= set(answers)
+        assert answers[200] > count / 2
         assert not receiver.program.ended()
         assert PATH.rpartition("/")[2] not in receiver.program.words(), "the secret is in no log"
         assert receiver.program.did("hook") > 0
@@ -296,8 +296,8 @@ async def test_bodies_made_from_the_openapi_document_get_what_it_says(running: R
     url = f"http://127.0.0.1:{running.port}"
     answers = await asyncio.to_thread(fuzz, document, url, count=10_000, seed=seed)
     print(f"{sum(answers.values())} requests: {dict(answers)}, HOOKMIRROR_TEST_SEED={seed}")  # noqa: T201
-    assert {answers[f"POST {PATH}", status] > 0 for status in (200, 400, 403)} == {True}
-    assert {answers[f"POST {STACKS}", status] > 0 for status in (200, 400)} == {True}
+    assert {answers[f"POST {PATH}", status] > 0 for status in (200, 403)} == {True}
+    assert answers[f"POST {STACKS}", 200] > 0
     assert not running.program.ended()
     assert STACKS.rpartition("/")[2] not in running.program.words(), "nor is the other"
     assert PATH.rpartition("/")[2] not in running.program.words(), "the secret is in no log"

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from receiver.ready import WAITING
 from tests.acceptance.test_admission import GOOD, Running
 from tests.lab.until import until
 
@@ -47,8 +48,7 @@ async def test_a_receiver_whose_disk_is_full_is_not_ready_until_there_is_room(ru
         await until(full, "a hook finds the disk full")
 
         async def unready() -> bool:
-            status, said = await asked()
-            return status == 503 and "cannot be written" in said["why"]
+            return await asked() == (503, {"status": "waiting", "why": WAITING})
 
         await until(unready, "the receiver is not ready")
         assert await post() == 503

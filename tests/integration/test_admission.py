@@ -82,7 +82,7 @@ async def test_behind_a_trusted_proxy_the_caller_is_whom_it_names() -> None:
 
 
 async def test_an_address_that_sends_too_much_is_a_429_and_another_is_not() -> None:
-    about = {"requests_per_second": 0.001, "burst": 2, "trusted_proxies": ["127.0.0.1"]}
+    about = {"requests_per_second": 0.01, "burst": 2, "trusted_proxies": ["127.0.0.1"]}
     async with serving(MemoryQueue(), **about) as server:
         for status in (200, 200, 429, 429):
             answer = await server.post(of(record()), headers={"X-Forwarded-For": "198.51.100.7"})
@@ -277,7 +277,7 @@ async def test_a_host_listens_where_it_says_and_two_colons_everywhere(host: str)
         return True
 
     with listener:
-        assert {address for address in ("127.0.0.1", "::1") if await takes(address)} == reached[host]
+        assert [address for address in reached[host] if not await takes(address)] == []
 
 
 async def test_a_caller_on_both_families_has_one_address() -> None:

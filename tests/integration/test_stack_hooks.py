@@ -107,7 +107,7 @@ async def test_notifications_go_to_no_other_path_and_hooks_not_to_theirs(server:
 async def test_a_browser_and_a_sender_are_admitted_alike(site: Site) -> None:
     site.routes = [{"log": True}]
     site.about = {"allowed_networks": ["198.51.100.0/24"], "trusted_proxies": ["127.0.0.1"], "burst": 2}
-    site.about |= {"requests_per_second": 0.001}
+    site.about |= {"requests_per_second": 0.01}
     async with site.receives(MemoryQueue()) as server:
         for method, path in (("POST", PATH), ("GET", PATH), ("GET", "/")):
             assert (await server.request(method, path, data=body())).status == 403

@@ -84,3 +84,24 @@ def test_a_check_cannot_tell_of_a_stack(task: Task) -> None:
     found = json.loads(run("check", "--json").stdout)
     assert (found["cannot_tell"], found["in_sync"], found["differs"]) == (1, 0, 0)
     assert found["letters"][0]["why"] == "the route has an action, and no target to compare with"
+
+
+@pytest.mark.parametrize("cut", [0, 5], ids=["of a wrong shape", "no JSON either"])
+def test_a_notification_that_was_kept_for_its_shape_is_shown_up_to_its_first_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hookmirror.toml").write_text(CONFIG)
+    body = json.dumps({"Status": "odd"} | {"StackId": "i"} | sample("ros/credentials")).encode()
+
+    async def bury() -> None:
+        queue = await SqliteQueue.open(Path("queue.db"))
+        await queue.bury(body[: len(body) - cut], lane=Lane.LIVE, why="Unreadable: Status is no word")
+        await queue.close()
+
+    asyncio.run(bury())
+    shown = run("show", "1").output
+    assert not [secret for secret in SECRETS if secret in shown]
+    assert '"OutputValue": ***' in shown
+    exported = json.loads(run("export").output)
+    assert base64.b64decode(exported["body"]) == body[: len(body) - cut]

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import logging
 
 import pytest
 
 from common.errors import QueueAway
 from common.queue.memory import MemoryQueue
 from receiver import ready
-from receiver.ready import FRESH, Readiness
+from receiver.ready import FRESH, WAITING, Readiness
 from receiver.spool import SpoolingPublisher
 from tests.unit.test_admission import Clock
 
@@ -71,22 +72,26 @@ async def test_who_goes_away_takes_the_answer_from_nobody() -> None:
         (RuntimeError(), "RuntimeError"),
     ],
 )
-async def test_a_queue_that_takes_nothing_is_not_ready_and_says_why(fault: Exception, why: str) -> None:
+async def test_a_queue_that_takes_nothing_is_not_ready_and_the_log_says_why(
+    fault: Exception, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hookmirror")
     queue, clock = Counting(), Clock()
     readiness = Readiness(queue, None, clock)
     queue.fault = fault
-    assert await said(readiness) == (False, {"status": "waiting", "why": why})
+    for _ in range(3):
+        assert await said(readiness) == (False, {"status": "waiting", "why": WAITING})
+        clock.now += FRESH
     queue.fault = None
-    clock.now += FRESH
     assert await said(readiness) == (True, {"status": "ready"})
+    assert caplog.messages == [f"not ready for hooks: {why}", "ready for hooks again"]
 
 
 async def test_a_silent_queue_is_not_ready_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ready, "WITHIN", 0.01)
     queue = Counting()
     queue.open.clear()
-    why = "the queue has not confirmed in time"
-    assert await said(Readiness(queue, None, Clock())) == (False, {"status": "waiting", "why": why})
+    assert await said(Readiness(queue, None, Clock())) == (False, {"status": "waiting", "why": WAITING})
 
 
 async def test_a_spool_makes_up_for_the_queue_and_only_then_counts() -> None:
@@ -97,7 +102,7 @@ async def test_a_spool_makes_up_for_the_queue_and_only_then_counts() -> None:
     assert await said(readiness) == (True, {"status": "ready"})
     queue.fault = QueueAway("RabbitMQ has not answered")
     clock.now += FRESH
-    assert await said(readiness) == (False, {"status": "waiting", "why": "the disk is full"})
+    assert await said(readiness) == (False, {"status": "waiting", "why": WAITING})
     spool.fault = None
     clock.now += FRESH
     assert await said(readiness) == (True, {"status": "ready", "queue": "away, spooling"})
