@@ -20,7 +20,7 @@ config_option = click.option(
     "--config",
     "-c",
     type=click.Path(dir_okay=False),
-    help="The configuration file.  [default: $HOOKMIRROR_CONFIG, or hookmirror.toml here]",
+    help="Read this configuration file.  [default: $HOOKMIRROR_CONFIG, or hookmirror.toml here]",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")

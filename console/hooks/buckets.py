@@ -94,7 +94,7 @@ async def _change(
             "It may know no SimpleTopicConfiguration: then register the public_url in its own way"
         )
     if lost := sorted({_same(hook) for hook in found.others} - {_same(hook) for hook in now.others}):
-        raise StoreAway(f"{source}: hooks of others are gone or changed, look at once: {lost}")
+        raise StoreAway(f"{source}: hooks of others are gone or changed. See to them at once: {lost}")
     return replace(found, serving=now.serving)
 
 

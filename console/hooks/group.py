@@ -25,7 +25,7 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what wou
 
 @click.group()
 def hooks() -> None:
-    """Register the public URL at the source buckets; see and take back what is registered.
+    """Register the public URL at the source buckets.
 
     For MCS (VK Cloud), and stores that know its SimpleTopicConfiguration. Ours are the entries with the Id
     of one of our routes, and those that call receiver.public_url or that of a store; all others keep every
@@ -74,7 +74,10 @@ def add(config: str | None, as_json: bool, dry_run: bool, sources: tuple[str, ..
 @dry_run_option
 @sources_argument
 def remove(config: str | None, as_json: bool, dry_run: bool, sources: tuple[str, ...]) -> None:
-    """Take back what is ours; the buckets' changes are no longer told."""
+    """Take back what is ours.
+
+    The buckets' changes are no longer told.
+    """
     settings, meant = _read(config, sources)
     _changed(_each(settings, meant, buckets.remove(settings, dry_run=dry_run)), as_json, dry_run)
 
