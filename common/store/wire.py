@@ -17,6 +17,7 @@ from common.store.http import SILENCE, Client, Unreached, Way
 from common.store.pace import Pace
 from common.store.place import place
 from common.store.port import State, Stream
+from common.store.topics import topics_of
 from common.tables import StoreSettings
 
 PAUSES = (0.2, 1.0)
@@ -70,6 +71,10 @@ class Wire:
         self._quotes = True  # around the ETag in a condition of a write
         self._hand: str | None = None
         """The header that every answer of this store has, once one is known to be the store's."""
+
+    async def topics(self) -> dict[str, str] | None:
+        """Return the URL that each topic of the store calls; None where it keeps none itself."""
+        return await topics_of(self._account, self._client)
 
     def _failure(self, answer: Answer, what: str = "") -> TryAgain | Refused:
         """Return the error that an answer means which is no success."""
