@@ -82,7 +82,7 @@ def line(scene: Scene) -> str:
         f"[{at} s] {scene.phase} | user {scene.done}/{scene.steps} {megabytes(scene.uploaded)}"
         f" | hooks {sent.hooks} ({sent.records} records) | {queue(scene.counts)}"
         f" | copied {actions['copied']} deleted {actions['deleted']} skipped {actions['skipped']}"
-        f" retried {scene.tally.retried} dead {scene.counts.dead} | lag {lag(scene.tally)}"
+        f" retried {scene.tally.retried} dead letters {scene.counts.dead} | lag {lag(scene.tally)}"
     )
 
 

@@ -189,7 +189,7 @@ def parts() -> list[Panel]:
     done = f'{ROUTE}, outcome=~"copied|deleted"'
     return [
         lines(
-            "Queue, by lane and state",
+            "The queue: live, bulk, and by state",
             {
                 "{{lane}} {{state}}": depth % 'state="ready"',
                 "{{state}}": depth % 'state!="ready"',
