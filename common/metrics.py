@@ -63,7 +63,9 @@ class QueueDepths:
         if self.counts is None:
             return
         depth = GaugeMetricFamily(
-            "hookmirror_queue_depth", "Tasks in the queue, looks among them.", labels=("lane", "state")
+            "hookmirror_queue_depth",
+            "Tasks in the queue, re-checks among them; held are in progress.",
+            labels=("lane", "state"),
         )
         for lane in Lane:
             depth.add_metric((lane, "ready"), self.counts.ready.get(lane, 0))
@@ -159,12 +161,16 @@ class WorkerFamilies:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"hookmirror_{name}", text, labels, registry=registry)
 
-        self.attempts = counter("attempts", "Attempts, by how they ended.", "route", "outcome", "error")
+        self.attempts = counter(
+            "attempts", "Attempts, by how they ended; buried are dead letters.", "route", "outcome", "error"
+        )
         self.ended = counter(
             "tasks_ended", "Tasks from hooks that ended, and how.", "route", "outcome", "reason"
         )
-        self.looks_promised = counter("looks_promised", "Looks put into the queue.", "route")
-        self.looks_ended = counter("looks_ended", "Looks that ended, and how.", "route", "outcome", "reason")
+        self.looks_promised = counter("looks_promised", "Re-checks put into the queue.", "route")
+        self.looks_ended = counter(
+            "looks_ended", "Re-checks that ended, and how.", "route", "outcome", "reason"
+        )
         self.bytes = counter("copied_bytes", "Bytes of the objects copied.", "route")
         self.copy = Histogram(
             "hookmirror_copy_seconds",

@@ -72,7 +72,7 @@ class Task(BaseModel):
 
     `claim` is None for a *look*, which always compares before it writes. `etag` is the ETag the
     event named, and `size` its bytes, if it did; `received` is when the hook came in (seconds since
-    the epoch), from which the lag is told. `tries` counts the writes that a chain of looks rests on.
+    the epoch), from which the lag is told. `tries` counts the looks that were promised in its chain.
     `seen` is what the source showed when it contradicted an event ("" for no such key): the look that
     follows has nothing to do when it shows the same. `doubt` says that an earlier write of it has an end
     that nobody knows, `trouble` how it failed before. `approved` lets a delete pass the brake; `upload` is

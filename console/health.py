@@ -19,10 +19,10 @@ HERE = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - wh
 @click.command()
 @config_option
 def health(config: str | None) -> None:
-    """Ask the process on this machine whether it runs; exit 0 if so, or 1 with the reason.
+    """Ask the process on this machine whether it runs.
 
-    It is asked at metrics.port. When none is set, at receiver.port: so a worker needs a metrics.port to be
-    asked at all.
+    Exit 0 if so, or 1 with the reason. It is asked at metrics.port. When none is set, at receiver.port: so a
+    worker needs a metrics.port to be asked at all.
     """
     try:
         host, port, key = where(configuration.load(config))

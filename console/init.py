@@ -82,7 +82,7 @@ deletes = "mirror"                           # mirror | owned (only what hookmir
 # source = "mcs:my-bucket"
 # exec = "scripts/backup.sh"                 # called as: backup.sh BUCKET KEY copy|delete
 # timeout = 300                              # seconds, 540 at most; then it is killed
-# on_failure = "retry"                       # retry | bury: what an exit code means but 0 and 75
+# on_failure = "retry"                       # retry | bury (a dead letter): exit codes but 0 and 75
 
 # [[routes]]
 # source = "mcs:my-bucket"
@@ -116,7 +116,10 @@ def filled() -> str:
 @click.option("--output", "-o", default="hookmirror.toml", show_default=True, type=click.Path(dir_okay=False))
 @click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
 def init(output: str, force: bool) -> None:
-    """Write a commented hookmirror.toml, with a secret path of its own in the URL to register."""
+    """Write a commented hookmirror.toml to fill in.
+
+    The URL to register has a secret path of its own in it.
+    """
     path = Path(output)
     if path.exists() and not force:
         raise click.ClickException(f"{path} is there already. Name another with --output, or give --force")

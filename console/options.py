@@ -16,11 +16,14 @@ from common.queue.port import Queue
 
 T = TypeVar("T")
 
+WIDE = 60
+"""Letters in a cell up to which the cells of its column are made as wide: one long key would move all."""
+
 config_option = click.option(
     "--config",
     "-c",
     type=click.Path(dir_okay=False),
-    help="The configuration file.  [default: $HOOKMIRROR_CONFIG, or hookmirror.toml here]",
+    help="Read this configuration file.  [default: $HOOKMIRROR_CONFIG, or hookmirror.toml here]",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
@@ -42,15 +45,20 @@ def with_queue(config: str | None, call: Callable[[Queue], Awaitable[T]]) -> T:
 
 
 def print_table(table: Table) -> None:
-    """Print `table` as wide as the terminal; into a pipe or a file a row a line, its cells between tabs."""
+    """Print `table` as wide as the terminal; into a pipe or a file a row a line, and nothing cut."""
     if not sys.stdout.isatty():
-        cells = [[str(column.header), *map(str, column.cells)] for column in table.columns]
-        for row in zip(*cells, strict=True):
-            click.echo("\t".join(row).replace("\n", "; "))
+        _print_plain(table)
         return
     for column in table.columns:
         column.overflow = "fold"  # an id that is cut cannot be copied
     Console().print(table)
+
+
+def _print_plain(table: Table) -> None:
+    columns = [[str(cell).replace("\n", "; ") for cell in (c.header, *c.cells)] for c in table.columns]
+    widths = [min(max(map(len, column)), WIDE) for column in columns]
+    for row in zip(*columns, strict=True):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def print_json(value: Any) -> None:

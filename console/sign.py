@@ -6,12 +6,12 @@ from receiver import handshake
 
 
 @click.command()
-@click.option("--url", required=True, help="The URL exactly as it was registered.")
-@click.option("--topic", required=True, help='TopicArn, "project|bucket|events".')
-@click.option("--timestamp", required=True, help="Timestamp, as sent.")
-@click.option("--token", required=True, help="Token, as sent.")
+@click.option("--url", required=True, help="Give the URL exactly as it was registered.")
+@click.option("--topic", required=True, help='Give the TopicArn, like "project|bucket|events".')
+@click.option("--timestamp", required=True, help="Give the Timestamp, as sent.")
+@click.option("--token", required=True, help="Give the Token, as sent.")
 def sign(url: str, topic: str, timestamp: str, token: str) -> None:
-    """Print the signature that confirms a subscription at MCS (VK Cloud).
+    """Print the signature that confirms a subscription at MCS.
 
     \b
     Two published examples. The first prints ea3fce4bb15c6de4fec365d36bcebbc34ccddf54616d5ca12e1972f82b6d37af:

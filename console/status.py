@@ -24,7 +24,7 @@ MEANING = {Lane.LIVE: "hooks brought it; a worker may take it now", Lane.BULK: "
 @json_option
 @click.option("--check", is_flag=True, help="Exit 1 when a person is needed: a dead letter, a paused route.")
 def status(config: str | None, as_json: bool, check: bool) -> None:
-    """Print how many tasks are ready, waiting, in progress and dead letters, and which routes are paused.
+    """Print what is in the queue, and which routes are paused.
 
     A task is one key to compare and to copy. It is ready in the live queue (hooks bring it) or in the bulk
     queue (a backfill does). It waits when it is tried again later, when its route is paused, or when it is a

@@ -54,7 +54,7 @@ def uploads() -> None:
 
     A worker aborts its uploads itself; one is left behind when a worker dies in the moment between
     opening it and telling the queue, or when a task is dropped. Every open upload below a route's
-    target and target_prefix is shown: on a bucket that others write to as well, look before you clear.
+    target and target_prefix is shown: on a bucket that others write to as well, see before you clear.
     """
 
 
@@ -80,10 +80,10 @@ def list_(config: str | None, as_json: bool, hours: float) -> None:
 @click.option("--dry-run", is_flag=True, help="Only list what would be aborted.")
 @yes_option
 def clear(config: str | None, as_json: bool, hours: float, dry_run: bool, yes: bool) -> None:
-    """Abort the open uploads on the targets of all routes, and free what they store.
+    """Abort the open uploads on the targets of all routes.
 
-    They are listed first, and you are asked; exactly what was listed is aborted. An upload that is still at
-    work begins anew.
+    That frees what they store. They are listed first, and you are asked; exactly what was listed is aborted.
+    An upload that is still at work begins anew.
     """
     settings = _read(config)
     found = asyncio.run(_survey(settings, hours))

@@ -57,7 +57,7 @@ class Verdict:
     "--queue", help="Work over this RabbitMQ, as three processes.  [default: embedded, one process]"
 )
 @click.option(
-    "--objects", default=300, show_default=True, type=click.IntRange(1, 5000), help="How many keys."
+    "--objects", default=300, show_default=True, type=click.IntRange(1, 5000), help="Work on so many keys."
 )
 @click.option("--seed", type=int, help="Replay the user and the chances of delivery.  [default: a new one]")
 @click.option(
@@ -159,12 +159,12 @@ async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _settle(stage: Stage, scene: Scene, verdict: Verdict) -> None:
-    """Wait until every hook is delivered and every task and its look is done."""
+    """Wait until every hook is delivered and every task and its re-check is done."""
     try:
         async with asyncio.timeout(SETTLE_WITHIN):
             scene.tell("the user is done, the last hooks are on their way")
             await stage.mcs.drained()
-            scene.tell("every hook is delivered, the last looks are taken")
+            scene.tell("every hook is delivered, the last tasks are done")
             await until_quiet(stage.queue, lambda: scene.tally.attempts)
     except TimeoutError:
         verdict.problems.append(f"the queue has not come to rest within {SETTLE_WITHIN:.0f} s")
@@ -213,7 +213,7 @@ def _report(options: Options, scene: Scene, verdict: Verdict, console: Console) 
         f"{sent.events} changes; hooks {sent.hooks} with {sent.records} records "
         f"(duplicates {sent.duplicates}, refused {refused})",
         f"copied {actions['copied']} ({megabytes(scene.tally.bytes)}), deleted {actions['deleted']}, "
-        f"skipped {actions['skipped']}, retried {scene.tally.retried}, dead {actions['buried']}",
+        f"skipped {actions['skipped']}, retried {scene.tally.retried}, dead letters {actions['buried']}",
         f"lag {lag(scene.tally)}",
         f"{scene.elapsed:.0f} s. The same again:  {_again(options)}",
     ]
@@ -235,7 +235,15 @@ def _report(options: Options, scene: Scene, verdict: Verdict, console: Console) 
 def _again(options: Options) -> str:
     queue = " --queue URL" if options.queue else ""  # it may hold a password
     objects = f" --objects {options.objects}" if options.objects != 300 else ""
-    return f"hookmirror demo --seed {options.seed}{objects}{queue}"
+    return f"{_command()} demo --seed {options.seed}{objects}{queue}"
+
+
+def _command() -> str:
+    """Return what to call: the command beside the Python that runs, which need not be on the PATH."""
+    beside = Path(sys.executable).with_name("hookmirror")
+    if shutil.which("hookmirror") == str(beside):
+        return "hookmirror"
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
 
 
 def _as_dict(options: Options, scene: Scene, verdict: Verdict) -> dict[str, object]:

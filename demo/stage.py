@@ -26,7 +26,7 @@ HABITS = Habits(duplicates=0.15, spread=4.0, batch=3)
 """Worse manners than MCS has been seen to have."""
 
 LOOK_AFTER = 2
-"""Seconds to the look after each write. Far too short for production, where a stuck request may still land
+"""Seconds to a re-check. Far too short for production, where a stuck request may still land
 15 minutes later; here nothing is, and nobody wants to wait."""
 
 SWEEP_WITHIN = 12.0
@@ -204,7 +204,7 @@ async def open_empty(url: str) -> Queue:
         if not is_empty(counts) or counts.dead:
             raise ConfigError(
                 f"the queue holds {sum(counts.ready.values())} ready, {counts.waiting} waiting and "
-                f"{counts.dead} dead tasks, and the demo does not mix with them. "
+                f"{counts.dead} dead letters, and the demo does not mix with them. "
                 "Empty it, or name another virtual host:  --queue amqp://.../demo"
             )
     except QueueAway as error:

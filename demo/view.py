@@ -69,8 +69,8 @@ def lag(tally: Tally) -> str:
 
 
 def queue(counts: Counts) -> str:
-    """Return the depths for people; what is held is unknown to some queues."""
-    held = "" if counts.held is None else f"  held {counts.held}"
+    """Return the depths for people; what is in progress is unknown to some queues."""
+    held = "" if counts.held is None else f"  in progress {counts.held}"
     return f"ready {sum(counts.ready.values())}  waiting {counts.waiting}{held}"
 
 
@@ -82,7 +82,7 @@ def line(scene: Scene) -> str:
         f"[{at} s] {scene.phase} | user {scene.done}/{scene.steps} {megabytes(scene.uploaded)}"
         f" | hooks {sent.hooks} ({sent.records} records) | {queue(scene.counts)}"
         f" | copied {actions['copied']} deleted {actions['deleted']} skipped {actions['skipped']}"
-        f" retried {scene.tally.retried} dead {scene.counts.dead} | lag {lag(scene.tally)}"
+        f" retried {scene.tally.retried} dead letters {scene.counts.dead} | lag {lag(scene.tally)}"
     )
 
 
@@ -102,17 +102,15 @@ def panel(scene: Scene) -> RenderableType:
     table.add_row("queue", f"{sum(scene.counts.ready.values())}", _queue_note(scene.counts))
     table.add_row("copied", _count(actions["copied"], "green"), megabytes(tally.bytes))
     table.add_row("deleted", _count(actions["deleted"], "green"), "")
-    table.add_row(
-        "skipped", _count(actions["skipped"], "cyan"), "nothing left to do: late hooks and second looks"
-    )
+    table.add_row("skipped", _count(actions["skipped"], "cyan"), "nothing left to do: late hooks, re-checks")
     later = actions["look_later"]
-    table.add_row("look later", _count(later, "cyan"), "the hook said one thing, the source another")
+    table.add_row("overtaken", _count(later, "cyan"), "the hook said one thing, the source another")
     table.add_row(
         "retried",
         _count(tally.retried, "yellow"),
-        f"{tally.turns} more only waited: their key was in other hands",
+        f"{tally.turns} more only waited: another task had their key",
     )
-    table.add_row("dead", _count(scene.counts.dead, "bold red"), "")
+    table.add_row("dead letters", _count(scene.counts.dead, "bold red"), "given up, for a person")
     table.add_row("lag", "", lag(tally))
     head = Text.assemble((f"{scene.elapsed:5.1f} s  ", "bold"), (scene.phase, "bold magenta"))
     content = Group(head, Padding(_progress(scene), (1, 0)), table)
@@ -132,8 +130,8 @@ def _progress(scene: Scene) -> Table:
 
 
 def _queue_note(counts: Counts) -> str:
-    held = "" if counts.held is None else f"{counts.held} in hand, "
-    return f"ready; {held}{counts.waiting} waiting for their second look"
+    held = "" if counts.held is None else f"{counts.held} in progress, "
+    return f"ready; {held}{counts.waiting} waiting for a retry or a re-check"
 
 
 def _count(number: int, style: str) -> Text:

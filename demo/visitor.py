@@ -56,7 +56,9 @@ class Visit:
     "--objects", default=300, show_default=True, type=click.IntRange(1, 5000), help="How many keys."
 )
 @click.option("--seed", type=int, help="Replay the user.  [default: a new one]")
-@click.option("--think", default=THINK, show_default=True, help="Seconds between two steps of a hand.")
+@click.option(
+    "--think", default=THINK, show_default=True, help="Wait so many seconds between two steps of a hand."
+)
 @click.option("--within", default=300.0, show_default=True, help="Seconds for the buckets to become equal.")
 def main(objects: int, seed: int | None, think: float, within: float) -> None:
     """Work on the first route's source; exit with 0 when both buckets are equal in the end."""
@@ -174,7 +176,7 @@ async def _rest(queue: Queue, deadline: float) -> Counts | None:
             return counts
         if time.monotonic() - told > 5 * TELL_EVERY:
             told = time.monotonic()
-            _tell(f"waiting for the last hooks and looks | {_depths(counts)}")
+            _tell(f"waiting for the last hooks and re-checks | {_depths(counts)}")
         await asyncio.sleep(POLL)
 
 

@@ -199,7 +199,7 @@ def log_attempt(attempted: Attempted) -> None:
         level = _loudness(result, verdict)
         log(Action.RETRIED, verdict.why, level=level, after=verdict.after, counts=verdict.counts, **fields)
     elif isinstance(verdict, Bury):
-        log(Action.BURIED, verdict.why, level=logging.ERROR, **fields)
+        log(Action.BURIED, f"dead letter: {verdict.why}", level=logging.ERROR, **fields)
     else:
         log(Action.LOST, f"left unsettled, comes back: {result}", level=logging.WARNING, **fields)
 

@@ -153,11 +153,11 @@ class Mirror:
         if isinstance(step, decide.Foreign):
             raise Foreign(self._whose(step.origin, job))
         if isinstance(step, Skip | decide.Settle):
-            return await self._leave(job, step)
+            return await self._leave(job, step, source)
         if job.spent and job.route.eventual:
             raise NeverInStep(
-                f"written {job.task.tries} times and found out of step each time: the target changes what"
-                " it is given, somebody else writes there, or the source goes on showing old states"
+                f"written {job.task.tries} times and never found in sync: the target changes what it is"
+                " given, somebody else writes there, or the source goes on showing old states"
             )
         if source is None:
             return await self._delete(job, target)
@@ -170,14 +170,14 @@ class Mirror:
             return await self._copy(job, reading, source, target)
         return await self._reread(job, source, target)
 
-    async def _leave(self, job: Job, step: Skip | decide.Settle) -> Outcome | Continue:
+    async def _leave(self, job: Job, step: Skip | decide.Settle, source: State | None) -> Outcome | Continue:
         """Touch nothing."""
         await self._abandon_upload(job)
         if isinstance(step, decide.Settle):
             return Continue(job.task, "removed at the source, or not there yet: time will tell", step.after)
         if step.why is Why.LATER_THERE and job.route.back is not None:
             await self._hand_over(job, job.route.back)
-        return Outcome(Action.SKIPPED, step.why)
+        return Outcome(Action.SKIPPED, step.why, size=source.size if source else 0)
 
     def _whose(self, origin: bytes, job: Job) -> str:
         owner = self._owners.get(origin, f"a bucket that no route here names (origin {origin.hex()})")

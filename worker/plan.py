@@ -20,7 +20,7 @@ other side yet: that it is not there does not show that it was removed there."""
 class Why(StrEnum):
     """Why nothing was done: a closed list, so that it can be counted."""
 
-    IN_STEP = "in step"
+    IN_STEP = "in sync"
     ABSENT = "absent on both sides"
     KEPT = "the route keeps what the source deletes"
     NOT_OWNED = "the route deletes only what it wrote"

@@ -12,7 +12,8 @@ from common.telemetry import Action, without_secrets
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended that raised nothing: copied, deleted, skipped or look later; and its bytes."""
+    """How an attempt ended that raised nothing: copied, deleted, skipped or left to a re-check; and the bytes
+    of the object, where there is one."""
 
     action: Action
     why: str = ""
@@ -73,12 +74,12 @@ def _why(error: Exception) -> str:
 
 
 def leave_to_promise(verdict: Verdict, tries: int) -> Verdict:
-    """Return the verdict on a look that failed after it had promised the next look: that one is its retry.
+    """Return the verdict on a re-check that failed after it had promised the next one, which is its retry.
 
-    Were it retried as well, every failure would double the looks. `tries` is how many writes the chain of
-    looks rests on already; a refusal is buried for the first look of a chain and not again for each that
+    Were it retried as well, every failure would double them. `tries` is how many have been promised in this
+    chain already; a refusal is buried for the first look of a chain and not again for each that
     follows.
     """
     if isinstance(verdict, Retry) or (isinstance(verdict, Bury) and tries > 1):
-        return Done(f"left to the promised look: {verdict.why}")
+        return Done(f"left to the promised re-check: {verdict.why}")
     return verdict

@@ -8,7 +8,7 @@
 | MOVED               | SourceMoved | Retry, one attempt the less; none when a HEAD shows that it moved   |
 | THROTTLE            | Throttled   | Retry no sooner than the store asked, one attempt the less          |
 | OBJECT              | Refused     | Bury: this object never                                             |
-| ROUTE               | RouteDown   | Retry, one attempt the less                                         |
+| ROUTE               | RouteDown   | Retry, one attempt the less; none while the route is paused         |
 
 While nothing passes no attempt is taken for any of them: see `worker/blame.py`.
 

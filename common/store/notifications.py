@@ -16,6 +16,9 @@ NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 SIMPLE = "SimpleTopicConfiguration"
 """The kind that calls a URL: an element of MCS's (VK Cloud's) own."""
 
+TOPIC = "TopicConfiguration"
+"""The kind that tells a topic, which may call a URL."""
+
 EMPTY = f'<?xml version="1.0" encoding="UTF-8"?><NotificationConfiguration xmlns="{NAMESPACE}"/>'.encode()
 
 _TARGETS = ("Url", "Topic", "Queue", "CloudFunction", "LambdaFunction")

@@ -19,6 +19,7 @@ from common.store.mark import written_at
 from common.store.pace import Pace
 from common.store.place import place
 from common.store.port import State, Stream
+from common.store.topics import topics_of
 from common.tables import StoreSettings
 
 PAUSES = (0.2, 1.0)
@@ -79,6 +80,10 @@ class Wire:
         date, came = self._dated
         at = written_at(date)
         return at + time.time() - came if at else 0.0
+
+    async def topics(self) -> dict[str, str] | None:
+        """Return the URL that each topic of the store calls; None where it keeps none itself."""
+        return await topics_of(self._account, self._client)
 
     def _failure(self, answer: Answer, what: str = "") -> TryAgain | Refused:
         """Return the error that an answer means which is no success."""

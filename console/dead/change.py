@@ -32,7 +32,7 @@ ids_argument = click.argument("ids", nargs=-1, metavar="[ID]...")
 @where_options
 @ids_argument
 def replay(ids: tuple[str, ...], everything: bool, where: Where, **options: Any) -> None:
-    """Send dead letters back to their queue, as first attempts: those named, or those that match.
+    """Send dead letters back, by id or all that match.
 
     Dead letters named by their ids go at once. With --where and its kin, or --all, they are counted first,
     shown by group, and you are asked; exactly what was counted goes, not what is dead-lettered meanwhile.
@@ -49,9 +49,10 @@ def replay(ids: tuple[str, ...], everything: bool, where: Where, **options: Any)
 @where_options
 @ids_argument
 def drop(ids: tuple[str, ...], everything: bool, where: Where, **options: Any) -> None:
-    """Delete dead letters for good: those named, or those that match, which are counted and asked for.
+    """Delete dead letters for good, by id or all that match.
 
-    `dead export` keeps them in a file; `dead check` says which are not needed any more.
+    Those that match are counted first, and you are asked. `dead export` keeps them in a file; `dead check`
+    says which are not needed any more.
     """
     _change("drop", lambda queue, chosen: queue.drop(chosen), ids, where, everything, **options)
 

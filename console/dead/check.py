@@ -47,7 +47,9 @@ class Checked:
 @yes_option
 @where_options
 def check(config: str | None, as_json: bool, limit: int, drop: bool, yes: bool, where: Where) -> None:
-    """Say which dead letters' keys are in sync by now: source and target are compared, nothing is written.
+    """Say which dead letters' keys are in sync by now.
+
+    Source and target are compared, and nothing is written.
 
     A dead letter whose key is in sync has nothing left to do: its object was copied since by another event,
     or is gone on both sides. It may be dropped. One that differs is worth a replay.

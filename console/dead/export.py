@@ -23,14 +23,15 @@ from console.options import config_option, json_option, print_json, with_queue
 @config_option
 @json_option
 @click.option(
-    "--output", "-o", type=click.Path(dir_okay=False), help="The file to write.  [default: standard output]"
+    "--output", "-o", type=click.Path(dir_okay=False), help="Write to this file.  [default: standard output]"
 )
 @where_options
 def export(config: str | None, as_json: bool, output: str | None, where: Where) -> None:
-    """Write dead letters as JSON, one a line, in no order: all, or those that match.
+    """Write dead letters as JSON, one a line.
 
-    They stay where they are. The file is whole or not there: it is written as FILE.part and renamed at
-    its end; only you can read it. With --json and --output, what is printed is the count.
+    All, or those that match, in no order. They stay where they are. The file is whole or not there: it is
+    written as FILE.part and renamed at its end; only you can read it. With --json and --output, what is
+    printed is the count.
 
     \b
     For example, the keys:   hookmirror dead export --reason Refused | jq -r .task.key

@@ -10,9 +10,10 @@ from console.dead.look import list_, show
 
 @click.group()
 def dead() -> None:
-    """List, replay, export, check or drop the dead letters: the tasks that no attempt could do.
+    """List, replay, export, check or drop the dead letters.
 
-    A dead letter is kept whole, with its reason and what was tried, until a person decides.
+    A dead letter is a task that no attempt could do. It is kept whole, with its reason and what was tried,
+    until a person decides.
 
     \b
     Which of them: the same options for each command.

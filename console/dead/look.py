@@ -23,7 +23,10 @@ from console.options import config_option, json_option, print_json, print_table,
 @click.option("--check", is_flag=True, help="Exit 1 when there is any: a person is needed.")
 @where_options
 def list_(config: str | None, as_json: bool, limit: int, check: bool, where: Where) -> None:
-    """List the dead letters: how many by route and reason, then the oldest with what was tried."""
+    """List the dead letters, by route and reason.
+
+    First how many there are of each, then the oldest with what was tried.
+    """
     found = with_queue(config, lambda queue: survey(queue, where, limit))
     if as_json:
         print_json(
@@ -52,7 +55,10 @@ def list_(config: str | None, as_json: bool, limit: int, check: bool, where: Whe
 @json_option
 @click.argument("id_", metavar="ID")
 def show(config: str | None, as_json: bool, id_: str) -> None:
-    """Show one dead letter whole: why, what was tried and when, and its bytes."""
+    """Show one dead letter whole.
+
+    Why it is one, what was tried and when, and its bytes.
+    """
     entry = with_queue(config, lambda queue: _find(queue, id_))
     if entry is None:
         raise click.ClickException(f"no dead letter has the id {id_}. List them:  hookmirror dead list")

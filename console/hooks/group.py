@@ -25,7 +25,7 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Only say what wou
 
 @click.group()
 def hooks() -> None:
-    """Register the public URL at the source buckets; see and take back what is registered.
+    """Register the public URL at the source buckets.
 
     For MCS (VK Cloud), and stores that know its SimpleTopicConfiguration. Ours are the entries with the Id
     of one of our routes, and those that call receiver.public_url or that of a store; all others keep every
@@ -74,7 +74,10 @@ def add(config: str | None, as_json: bool, dry_run: bool, sources: tuple[str, ..
 @dry_run_option
 @sources_argument
 def remove(config: str | None, as_json: bool, dry_run: bool, sources: tuple[str, ...]) -> None:
-    """Take back what is ours; the buckets' changes are no longer told."""
+    """Take back what is ours.
+
+    The buckets' changes are no longer told.
+    """
     settings, meant = _read(config, sources)
     _changed(_each(settings, meant, buckets.remove(settings, dry_run=dry_run)), as_json, dry_run)
 
@@ -92,7 +95,7 @@ def check(config: str | None, as_json: bool, sources: tuple[str, ...]) -> None:
     settings, meant = _read(config, sources)
     urls = _public_urls(settings, meant)
     warned = _warnings(urls)
-    outcomes = _each(settings, meant, buckets.look(settings))
+    outcomes = _each(settings, meant, buckets.look(settings, closely=True))
     answers = {source: answer.problem(url, source.partition(":")[2]) for source, url in urls.items()}
     fine = all(outcome.found.as_needed and not outcome.error for outcome in outcomes)
     fine = fine and not any(answers.values())
@@ -103,6 +106,7 @@ def check(config: str | None, as_json: bool, sources: tuple[str, ...]) -> None:
         _warn(warned)
         for outcome in outcomes:
             _say(outcome, missing="missing", surplus="not needed")
+            _say_topics(outcome)
             wrong = answers[outcome.source]
             state = (
                 f"the public URL does not confirm: {one_line(wrong)}"
@@ -110,8 +114,11 @@ def check(config: str | None, as_json: bool, sources: tuple[str, ...]) -> None:
                 else "the public URL answers the handshake"
             )
             click.echo(f"{outcome.source}: {state} (asked from this machine)")
-        if any(not outcome.found.as_needed for outcome in outcomes):
+        wanting = [outcome.found for outcome in outcomes if not outcome.found.as_needed]
+        if any(not found.by_topic for found in wanting):
             click.echo("\nNext:  hookmirror hooks add --dry-run")
+        if any(found.by_topic for found in wanting):
+            click.echo("\nNext:  a topic that calls the public URL: docs/senders.md")
     _complain(outcomes)
     sys.exit(0 if fine else 1)
 
@@ -167,6 +174,18 @@ def _say(outcome: Outcome, *, missing: str, surplus: str) -> None:
     if found.as_needed:
         ours = f"{len(found.serving)} of ours" if found.serving else "none of ours"
         click.echo(f"{outcome.source}: nothing to change: {ours}, {len(found.others)} of others")
+
+
+def _say_topics(outcome: Outcome) -> None:
+    """Print which topics call the public URL, and which do not."""
+    if not outcome.found.by_topic:
+        return
+    for hook in outcome.found.serving:
+        click.echo(f"{outcome.source}: a topic calls the public URL: {_line(hook)}")
+    for hook in outcome.found.others:
+        click.echo(f"{outcome.source}: calls another: {_line(hook)}")
+    if not outcome.found.serving:
+        click.echo(f"{outcome.source}: no topic of this bucket calls the public URL")
 
 
 def _line(hook: Hook) -> str:

@@ -1,28 +1,33 @@
 """Which hooks the routes need, and what a bucket has of them: pure."""
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from common.routes import RouteSettings
 from common.settings import Settings
-from common.store.notifications import SIMPLE, Hook
+from common.store.notifications import SIMPLE, TOPIC, Hook
 
 CHANGES = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
 """Asked for by every route. By one with deletes = "keep" too: whoever changes that to "mirror" need not
 remember the bucket, and until then a removal finds nothing to do."""
+
+BY_TOPIC = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+"""What a topic that calls us must send: of the rest each version of Ceph has its own names."""
 
 TAGGED = "s3:ObjectTagging:*"
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a bucket has against what the routes need. `serving` and `surplus` are ours, `others` are not."""
+    """What a bucket has against what the routes need. `serving` and `surplus` are ours, `others` are not.
+    `by_topic` says that the store calls no URL itself: its topics do."""
 
     serving: tuple[Hook, ...]
     missing: tuple[Hook, ...]
     surplus: tuple[Hook, ...]
     others: tuple[Hook, ...]
+    by_topic: bool = False
 
     @property
     def as_needed(self) -> bool:
@@ -65,11 +70,21 @@ def covers(have: Hook, need: Hook) -> bool:
     )
 
 
-def compare(hooks: Iterable[Hook], needs: list[Hook], *, settings: Settings) -> Comparison:
+def compare(
+    hooks: Iterable[Hook],
+    needs: list[Hook],
+    *,
+    settings: Settings,
+    topics: Mapping[str, str] | None = None,
+) -> Comparison:
     """Return how `hooks` differ from `needs`. Ours are those with the Id of a route, and those to a URL of
-    ours."""
+    ours. `topics` are the URLs that the store's topics call: where it keeps some, these serve us, and are
+    none that we change."""
     ids = {hook_id(route) for route in settings.routes}
     urls = {inlet.url for inlet in settings.inlets}
+    if topics is not None:
+        told = [replace(hook, target=topics.get(hook.target, hook.target)) for hook in hooks]
+        return _by_topic(told, needs, urls)
     ours: list[Hook] = []
     others: list[Hook] = []
     for hook in hooks:
@@ -85,6 +100,18 @@ def compare(hooks: Iterable[Hook], needs: list[Hook], *, settings: Settings) -> 
             serving.append(found)
     surplus = tuple(hook for hook in ours if hook not in serving)
     return Comparison(tuple(serving), tuple(missing), surplus, tuple(others))
+
+
+def _by_topic(hooks: list[Hook], needs: list[Hook], urls: Collection[str | None]) -> Comparison:
+    serving = tuple(hook for hook in hooks if hook.target in urls)
+    others = tuple(hook for hook in hooks if hook.target not in urls)
+    wanted = (replace(need, kind=TOPIC, events=BY_TOPIC) for need in needs)
+    missing = tuple(need for need in wanted if not all(_sent(event, need, serving) for event in need.events))
+    return Comparison(serving, missing, (), others, by_topic=True)
+
+
+def _sent(event: str, need: Hook, serving: tuple[Hook, ...]) -> bool:
+    return any(covers(hook, replace(need, kind=hook.kind, events=(event,))) for hook in serving)
 
 
 def _place(settings: Settings, source: str) -> str:

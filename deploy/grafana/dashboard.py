@@ -51,10 +51,10 @@ DEPTHS = {"live ready": GREEN, "bulk ready": BLUE, "waiting": GREY, "held": TEAL
 """One word has one colour in every panel."""
 
 
-def in_step() -> Panel:
+def in_sync() -> Panel:
     """Return the panel that answers the first question."""
     made = stat(
-        "In step?",
+        "In sync?",
         "max(hookmirror_queue_up) * (max(hookmirror_oldest_waiting_seconds) <= bool 120)"
         " * (1 - max(hookmirror_route_paused)) * (1 - max(hookmirror_brake_on))"
         " * (max(hookmirror_dead_letters) == bool 0)",
@@ -75,7 +75,7 @@ def top() -> list[Panel]:
     """Return the first row: what one looks at first, from left to right."""
     lag = "hookmirror_lag_seconds"
     return [
-        in_step(),
+        in_sync(),
         stat("Dead letters", "max(hookmirror_dead_letters)", "hookmirror dead list", steps=[(1, RED)]),
         stat(
             "Paused routes",
@@ -136,7 +136,7 @@ def flow() -> list[Panel]:
         lines(
             "Attempts, by outcome",
             {"{{outcome}}": f"sum by (outcome) (rate(hookmirror_attempts_total{{{ROUTE}}}{RATE})) > 0"},
-            "Looks among them. waited uses up no attempt; retried does.",
+            "Re-checks among them. buried: dead letters. waited uses up no attempt; retried does.",
             colours=ATTEMPTS,
             unit="ops",
             stacked=True,
@@ -166,9 +166,10 @@ def flow() -> list[Panel]:
             on_top="received",
         ),
         lines(
-            "What went wrong, by class of error",
+            "What went wrong, by reason",
             {"{{error}}": f"{failed} > 0"},
-            "RouteDown waits for a paused route, KeyBusy for another task of its key; Unforeseen: a defect.",
+            "RouteDown waits for a paused route, KeyBusy for another task of its key; Unforeseen: a defect."
+            " AccessDenied and its like are what a store said.",
             colours={},
             unit="ops",
             stacked=True,
@@ -188,12 +189,13 @@ def parts() -> list[Panel]:
     done = f'{ROUTE}, outcome=~"copied|deleted"'
     return [
         lines(
-            "Queue, by lane and state",
+            "The queue: live, bulk, and by state",
             {
                 "{{lane}} {{state}}": depth % 'state="ready"',
                 "{{state}}": depth % 'state!="ready"',
             },
-            "waiting: retries, and looks, of which each copy leaves one for 20 minutes.",
+            "live: what hooks bring. bulk: what backfills bring. waiting: retries, re-checks, tasks of paused"
+            " routes. held: in progress.",
             colours=DEPTHS,
             unit="short",
         ),

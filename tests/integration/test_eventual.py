@@ -187,7 +187,7 @@ async def test_a_target_that_changes_what_it_is_given_ends_as_a_dead_letter_that
     world.target.after = garble
     await world.work_until_idle()
     [letter] = await world.letters()
-    assert letter.why.startswith("NeverInStep: written 3 times and found out of step each time")
+    assert letter.why.startswith("NeverInStep: written 3 times and never found in sync")
     assert len(world.touched()) == 3
 
 

@@ -320,7 +320,7 @@ async def test_what_the_configuration_lacks_is_said(lab: Lab) -> None:
     assert (ran.code, "receiver.public_url is not set" in ran.err) == (2, True)
     lab.hooks.routes()
     assert "ConfigError: routes: there is none" in (await lab.hooks("list")).err
-    lab.hooks.routes(("a\\u0001", ""))
+    lab.hooks.routes(("a\\ufffe", ""))
     assert "XML cannot hold" in (await lab.hooks("add")).err
     assert "STORE:BUCKET" in (await lab.hooks("list", "nowhere:b")).err
 

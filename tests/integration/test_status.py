@@ -63,7 +63,7 @@ async def test_a_paused_route_is_named_with_its_reason_and_asks_for_a_person(tmp
         assert "unreachable" in told["paused"]["photos"]
         code, text = await status(config)
         assert code == 0
-        assert "photos\t" in text
+        assert "photos  " in text
         assert "unreachable" in text
     finally:
         worker.kill()

@@ -31,6 +31,7 @@ from worker import mirror, writes
 from worker.attempt import Attempted, log_attempt
 from worker.plan import Deletes
 from worker.pool import Pool
+from worker.verdict import Outcome
 
 
 @pytest.fixture
@@ -122,6 +123,7 @@ async def test_a_copy_made_by_somebody_else_is_adopted(world: World) -> None:
     await world.put_there("k", b"body", owner="me")
     await world.tell("k", None)
     assert await world.work() == [Done(Action.SKIPPED)]
+    assert world.seen[-1].result == Outcome(Action.SKIPPED, "in sync", size=4)
 
 
 async def test_a_copy_made_by_somebody_else_without_its_description_is_given_it(world: World) -> None:

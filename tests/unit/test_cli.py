@@ -119,6 +119,26 @@ def test_every_command_explains_itself(path: tuple[str, ...], option: str) -> No
     assert len(result.output.splitlines()) > 4
 
 
+@pytest.mark.parametrize(
+    "path", list(commands(cli.hookmirror)), ids=lambda path: " ".join(path) or "hookmirror"
+)
+def test_help_speaks_the_terms_of_the_field_in_whole_sentences(path: tuple[str, ...]) -> None:
+    text = " ".join(run(*path, "--help").output.split())
+    ours = r"\b(lanes?|looks?|buried|bury|in step)\b|(?<![Dd]ead[ -])\bletters?\b"
+    assert not re.findall(ours, text)
+    command: click.Command = cli.hookmirror
+    for name in path:
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), name)
+        assert found is not None
+        command = found
+    short = command.get_short_help_str(62)  # what a list of commands has room for at 80 columns
+    assert not path or not short.endswith("..."), "cut off"
+    for option in command.params:
+        told = getattr(option, "help", None) or "Nothing."
+        assert re.match(r"[A-Z].*[.\]]$", told, re.DOTALL), told
+
+
 def test_the_commands_an_operator_knows_are_there() -> None:
     known = {" ".join(path) for path in commands(cli.hookmirror)}
     assert {"init", "up", "receiver", "worker", "status", "sign"} <= known

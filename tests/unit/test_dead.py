@@ -382,6 +382,8 @@ def test_a_replay_of_what_may_succeed_warns_of_nothing() -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_a_list_for_scripts_fails_when_a_person_is_needed() -> None:
+    bury()  # there is a queue, and nothing in it
+    assert run("list", "--check").exit_code == 0
     mixed()
     assert run("list").exit_code == 0
     assert run("list", "--check").exit_code == 1
@@ -402,10 +404,11 @@ def test_a_table_in_a_pipe_is_a_row_a_line_and_nothing_is_cut(
     key = "a long key/" * 90
     bury(task(key), task("short"))
     lines = run("list").stdout.splitlines()
-    assert lines[0] == "dead letters\troute\treason\toldest\tnewest\ta key"
-    [line] = [line for line in lines if line.split("\t")[0] == "1"]
-    assert line.split("\t")[2] == key
-    assert not [line for line in lines if line != line.strip() or "\x1b" in line]
+    assert lines[0].split("  ")[0] == "dead letters"
+    [line] = [line for line in lines if line.startswith("1 ")]
+    assert key in line
+    assert "Refused: too large" in line
+    assert not [line for line in lines if line != line.rstrip() or "\x1b" in line]
 
 
 @pytest.mark.usefixtures("folder")

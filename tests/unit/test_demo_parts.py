@@ -2,6 +2,9 @@
 
 import io
 import random
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -103,4 +106,6 @@ def test_a_verdict_with_problems_names_each_and_how_to_see_it_again() -> None:
     assert '"[bold]19" is missing' in text
     assert "and 5 more" in text
     assert "--seed 42" in text
+    [again] = re.findall(r"The same again:  (\S+) demo --seed 42", text)
+    assert Path(shutil.which(again) or again).is_file(), "it can be called as it is written"
     assert "secret" not in text

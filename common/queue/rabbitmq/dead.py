@@ -121,7 +121,7 @@ class Graveyard:
                     lock = await _lock(connection)
             except TimeoutError as error:
                 raise QueueAway(
-                    "somebody else is looking at the dead letters, for a minute already: try again"
+                    "another command has been reading the dead letters for a minute: try again"
                 ) from error
             hold = _Hold(connection)
             try:
