@@ -272,6 +272,28 @@ async def test_a_silent_queue_is_a_200_in_time(broker: Broker, tmp_path: Path) -
         broker.talks.set()
 
 
+async def test_what_is_answered_200_is_in_the_queue_though_the_spool_was_deleted_meanwhile(
+    broker: Broker, tmp_path: Path
+) -> None:
+    broker.fault = AWAY
+    taken: set[str] = set()
+    async with serving(broker, spool=tmp_path / "hooks.db") as server:
+        for number in range(40):
+            if (await server.post(of(record(f"{number}")))).status == 200:
+                taken.add(f"{number}")
+            if number in {10, 25}:
+                delete(tmp_path)
+        broker.fault = None
+        await until(lambda: len(broker._messages) >= len(taken), "what was taken is in the queue")
+        assert {task.key for task in await server.tasks()} >= taken
+    assert len(taken) >= 38, "each time one hook at most is asked for again"
+
+
+def delete(folder: Path) -> None:
+    for file in folder.glob("hooks.db*"):
+        file.unlink()
+
+
 async def test_the_queue_is_no_spool_for_itself(tmp_path: Path) -> None:
     settings = Settings.model_validate(
         SETTINGS
@@ -281,8 +303,7 @@ async def test_the_queue_is_no_spool_for_itself(tmp_path: Path) -> None:
         await program.run(settings, MemoryQueue(), asyncio.Event(), Metrics())
 
 
-@pytest.mark.parametrize("file", ["no/such/folder/spool.db", ""])
-async def test_a_spool_that_cannot_be_opened_ends_the_start(tmp_path: Path, file: str) -> None:
-    with pytest.raises(ConfigError, match=r"receiver\.spool"):
-        async with serving(MemoryQueue(), spool=tmp_path / file):
+async def test_a_spool_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"receiver\.spool: .*spool\.db: there is no folder .* Make it"):
+        async with serving(MemoryQueue(), spool=tmp_path / "no/such/folder/spool.db"):
             pass
