@@ -255,7 +255,11 @@ async def test_hooks_are_taken_while_the_queue_is_away_and_queued_when_it_is_bac
         broker.fault = None
         await until(lambda: broker._messages and broker._dead, "both are in the queue")
         assert [task.key for task in await server.tasks()] == ["a"]
-        assert (await server.request("GET", "/readyz")).body == {"status": "ready"}
+
+        async def ready() -> bool:  # the answer is kept for a while
+            return bool((await server.request("GET", "/readyz")).body == {"status": "ready"})
+
+        await until(ready, "the receiver says that the queue is back")
 
         def said() -> set[object]:
             return {getattr(line, "action", None) for line in caplog.records}
