@@ -12,6 +12,7 @@ TEMPLATE = """\
 
 [queue]
 url = "sqlite:///hookmirror.db"              # one machine; or "amqp://user:pass@host/vhost"
+                                             # Relative paths are relative to this file.
 
 [receiver]
 host = "0.0.0.0"

@@ -92,3 +92,20 @@ async def test_a_second_ctrl_c_ends_at_once_and_the_first_says_what_it_waits_for
         await over_sqlite.run("up")
         await in_step(over_sqlite)
         assert [entry.key async for entry in over_sqlite.target.list()] == ["k"]
+
+
+async def test_a_clean_stop_leaves_nothing_in_progress_in_the_embedded_queue(over_sqlite: Site) -> None:
+    over_sqlite.worker = "drain = 1"
+    async with gate(over_sqlite.target_endpoint) as slow:
+        over_sqlite.target_endpoint = slow.endpoint
+        slow.holds = lambda method, _: method == "PUT" and not slow.open.is_set()
+        up = await over_sqlite.run("up")
+        for number in range(50):
+            await over_sqlite.source.write(f"object {number}", b"x", headers={}, metadata={})
+            await deliver(over_sqlite.hook_url, record(f"object {number}"))
+        await until(lambda: len(slow.held) >= 32, "the worker has its hands full")
+        up.send(signal.SIGTERM)
+        assert await up.ends(WITHIN) == 0
+        counts = await over_sqlite.counts()
+        assert (counts.held, counts.waiting, sum(counts.ready.values())) == (0, 0, 50)
+        slow.open.set()

@@ -256,7 +256,7 @@ async def test_hooks_are_taken_while_the_queue_is_away_and_queued_when_it_is_bac
         await until(lambda: broker._messages and broker._dead, "both are in the queue")
         assert [task.key for task in await server.tasks()] == ["a"]
 
-        async def ready() -> bool:
+        async def ready() -> bool:  # the answer is kept for a while
             return bool((await server.request("GET", "/readyz")).body == {"status": "ready"})
 
         await until(ready, "the receiver says that the queue is back")
@@ -276,6 +276,28 @@ async def test_a_silent_queue_is_a_200_in_time(broker: Broker, tmp_path: Path) -
         broker.talks.set()
 
 
+async def test_what_is_answered_200_is_in_the_queue_though_the_spool_was_deleted_meanwhile(
+    broker: Broker, tmp_path: Path
+) -> None:
+    broker.fault = AWAY
+    taken: set[str] = set()
+    async with serving(broker, spool=tmp_path / "hooks.db") as server:
+        for number in range(40):
+            if (await server.post(of(record(f"{number}")))).status == 200:
+                taken.add(f"{number}")
+            if number in {10, 25}:
+                delete(tmp_path)
+        broker.fault = None
+        await until(lambda: len(broker._messages) >= len(taken), "what was taken is in the queue")
+        assert {task.key for task in await server.tasks()} >= taken
+    assert len(taken) >= 38, "each time one hook at most is asked for again"
+
+
+def delete(folder: Path) -> None:
+    for file in folder.glob("hooks.db*"):
+        file.unlink()
+
+
 async def test_the_queue_is_no_spool_for_itself(tmp_path: Path) -> None:
     settings = Settings.model_validate(
         SETTINGS
@@ -286,6 +308,6 @@ async def test_the_queue_is_no_spool_for_itself(tmp_path: Path) -> None:
 
 
 async def test_a_spool_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"receiver\.spool"):
+    with pytest.raises(ConfigError, match=r"receiver\.spool: .*spool\.db: there is no folder .* Make it"):
         async with serving(MemoryQueue(), spool=tmp_path / "no/such/folder/spool.db"):
             pass

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import random
 import resource
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -340,6 +342,49 @@ async def test_the_depths_told_are_those_of_the_messages_whatever_happens_to_the
             assert await queue.counts() == truth(path, queue._now())
             machine.now += 1.37
     await queue.close()
+
+
+AT_WORK = """
+import asyncio, random, sys
+from pathlib import Path
+from common.queue.port import Bury, Done, Lane, Retry
+from common.queue.sqlite import SqliteQueue
+
+async def work(queue, lane):
+    async for delivery in queue.deliveries(lane, 20):
+        verdict = random.choice([Done("ok"), Retry(random.choice([0, 600]), "again"), Bury("never"), None])
+        if verdict is not None:
+            await queue.settle(delivery, verdict)
+        await queue.publish(b"x", lane=random.choice(list(Lane)), delay=random.choice([0, 0, 600]))
+
+async def main():
+    queue = await SqliteQueue.open(Path(sys.argv[1]))
+    for _ in range(40):
+        await queue.publish(b"x", lane=random.choice(list(Lane)))
+    print("at work", flush=True)
+    await asyncio.gather(*(work(queue, lane) for lane in Lane))
+
+asyncio.run(main())
+"""
+
+
+async def test_the_depths_told_are_those_of_the_messages_after_a_kill(path: Path) -> None:
+    chance = random.Random(11)
+    for _ in range(4):
+        worker = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", AT_WORK, str(path), stdout=asyncio.subprocess.PIPE
+        )
+        assert worker.stdout is not None
+        await worker.stdout.readline()
+        await asyncio.sleep(chance.uniform(0.05, 0.4))  # killed at any moment of its work
+        worker.kill()
+        await worker.wait()
+        queue = await SqliteQueue.open(path)
+        told = await queue.counts()
+        now = queue._now()
+        await queue.close()
+        assert told == truth(path, now)
+        assert told.dead + told.waiting > 0
 
 
 def fill(path: Path, count: int, now: float) -> None:

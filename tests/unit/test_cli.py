@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import re
+import resource
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -464,6 +465,28 @@ def test_a_service_that_cannot_start_says_why_and_exits_two(
     Path("hookmirror.toml").write_text(config)
     assert main(monkeypatch, command) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["up", "receiver", "worker"])
+def test_a_service_whose_queue_is_damaged_exits_two_for_no_restart_would_mend_it(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("queue.db").write_bytes(b"no database at all " * 1000)
+    assert main(monkeypatch, command) == 2
+    assert "queue.db: the file is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["up", "receiver", "worker"])
+def test_a_service_that_finds_no_room_for_its_queue_exits_one_for_there_may_be_some_soon(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        assert main(monkeypatch, command) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "a limit on its use is reached" in capsys.readouterr().err
 
 
 def test_a_queue_that_does_not_answer_is_one_sentence_and_exit_code_one(
