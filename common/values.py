@@ -218,7 +218,8 @@ def queue(value: str) -> str:
     elif scheme in {"amqp", "amqps"}:
         _check_broker(value)
     else:
-        raise ValueError(f"that is no queue: {QUEUES}")
+        forgets = "that queue would die with its process" if scheme == "memory" else "that is no queue"
+        raise ValueError(f"{forgets}: {QUEUES}")
     return value
 
 

@@ -87,6 +87,7 @@ WRONG: dict[str, list[str]] = {
         *NO_TEXT,
         *(
             '"redis://x"',
+            '"memory://"',
             '"hookmirror.db"',
             '"sqlite://hookmirror.db"',
             '"sqlite:///"',
