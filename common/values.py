@@ -177,7 +177,8 @@ def address(value: str) -> str:
 def store_name(value: str) -> str:
     """Check the name of a store."""
     if not _STORE.fullmatch(value):
-        raise ValueError("a store is named by letters, digits, - and _, like  [stores.mcs]")
+        shown = "".join(char if char.isprintable() else "?" for char in value)
+        raise ValueError(f'"{shown}" is no name: write one of letters, digits, - and _, like  [stores.mcs]')
     return value
 
 

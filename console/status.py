@@ -59,8 +59,8 @@ def _print_strays(strayed: dict[str, int], *, whole: bool) -> None:
     """Print the routes that dead letters are of and the configuration does not have."""
     for route, count in strayed.items():
         click.echo(
-            f'\n{count} dead letters are of the route "{one_line(route)}", which the configuration does not '
-            f"have. Move them:  hookmirror routes adopt {shlex.quote(one_line(route))} NEW"
+            f'\nUnknown route "{one_line(route)}": {count} of the dead letters are of it. Move them:  '
+            f"hookmirror routes adopt {shlex.quote(one_line(route))} NEW"
         )
     if not whole:
         click.echo("\nThere are more dead letters than were looked at: their routes may be others.")

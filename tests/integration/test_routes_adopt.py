@@ -107,7 +107,7 @@ def test_the_tasks_of_a_renamed_route_go_on_under_its_new_name() -> None:
     dead(photo(4, "other"), Task(route="old", key="s", stack=Stack(id="1", name="s", status="X")))
     told = json.loads(run("status", "--json").stdout)
     assert told["unknown_routes"] == {"old": 4, "other": 1}
-    assert 'dead letters are of the route "old"' in run("status").stdout
+    assert 'Unknown route "old": 4 of the dead letters' in run("status").stdout
     result = run("routes", "adopt", "old", "new", "--yes")
     assert result.exit_code == 0, result.output
     assert "to adopt: 3 of 5 dead letters" in result.output
