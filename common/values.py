@@ -184,7 +184,7 @@ def store_name(value: str) -> str:
 
 def key_part(value: str) -> str:
     """Check what keys begin or end with."""
-    if any(ord(char) < 32 for char in value) or value != value.strip():
+    if set("\0\t\r\n") & set(value) or value != value.strip():
         raise ValueError("there is a blank or a line break at its end or beginning, or in it: take it out")
     if "*" in value:
         raise ValueError(
