@@ -56,7 +56,7 @@ async def _publish(queue: RabbitQueue, count: int, say: Callable[[str], None]) -
     async def lane() -> None:
         nonlocal size
         for number in numbers:
-            task = Task(route="mcs:files/* -> aws:files/", key=f"folder {number % 97}/object {number}.jpg")
+            task = Task(route="mcs:files -> aws:files", key=f"folder {number % 97}/object {number}.jpg")
             body = task.model_copy(update={"claim": Claim.CREATED, "etag": "0" * 32}).look().encode()
             await queue.publish(body, lane=Lane.LIVE, delay=LOOK_AFTER)
             size = len(body)

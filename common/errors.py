@@ -14,7 +14,6 @@
     │   ├── StoreAway         timeout, reset, 5xx, or an answer nobody knows
     │   │   └── NotSupported  the store does not do this: there is another way
     │   │       └── NotForThis    not with this object, it may with others
-    │   ├── UnknownRoute          no route of this name is configured here (yet, or any more)
     │   ├── Corrupt           the bytes are not those that were promised
     │   ├── ActionFailed      a program, or whoever takes forwarded events, has not done it
     │   ├── UploadGone        the copy in parts that was under way is no more: begin it anew
@@ -27,6 +26,7 @@
     │   └── KeyBusy           another delivery of this key is under way  (does not count)
     ├── Never                 the worker buries the task
     │   ├── Unreadable        the body is no task, the hook or the record nothing we know
+    │   ├── UnknownRoute          no route of this name is configured here (any more, or yet)
     │   ├── CameBack          it came back unsettled too often: it may be what kills its workers
     │   ├── Refused           the store will never take or give this object
     │   ├── ActionRefused     a program, or whoever takes forwarded events, will never do it
@@ -173,10 +173,6 @@ class TargetMoved(TryAgain):
     seen."""
 
 
-class UnknownRoute(TryAgain):
-    """The task names a route this worker does not have: it may start with a newer configuration soon."""
-
-
 class Corrupt(TryAgain):
     """Bytes arrived that do not match their length or checksum."""
 
@@ -221,6 +217,10 @@ class Never(HookmirrorError):
 
 class Unreadable(Never):
     """Bytes that cannot be understood; they are kept whole."""
+
+
+class UnknownRoute(Never):
+    """The task is of a route that is not configured here: a person says which one it is of by now."""
 
 
 class CameBack(Never):

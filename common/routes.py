@@ -114,7 +114,8 @@ class ActionTable(Table):
 
     @property
     def id(self) -> str:
-        """The name tasks carry: `name`, or else what is taken and what is done, in one string."""
+        """The name tasks carry: `name`, or else what is taken and what is done, in one string. Which keys are
+        taken is not in it: that may change without a task losing its route."""
         return self.name or f"{self._takes} -> {self._does}"
 
     @property
@@ -160,11 +161,11 @@ class RouteSettings(ActionTable):
 
     @property
     def _takes(self) -> str:
-        return f"{self.source}/{self.prefix}*{self.suffix}"
+        return self.source
 
     @property
     def _does(self) -> str:
-        return f"{self.target}/{self.target_prefix}" if self.target else super()._does
+        return self.target or super()._does
 
 
 Statuses = tuple[Annotated[str, AfterValidator(values.status_pattern)], ...]

@@ -87,7 +87,7 @@ def _shown(keys: Keys, value: object) -> str:
         return ""
     if isinstance(value, bool):
         return f" = {str(value).lower()}"
-    text = masked(key, value if isinstance(value, str | int | float) else str(value))
+    text = str(value) if isinstance(value, int | float) else masked(key, str(value))
     text = "".join(char if char.isprintable() else "?" for char in text)
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     return f' = "{text}"' if isinstance(value, str) else f" = {text}"
@@ -115,6 +115,8 @@ def wanted(name: str, field: FieldInfo) -> str:
         return "write true or false"
     if kind in {int, float}:
         return f"write {_number(field, whole=kind is int)}"
+    if get_origin(kind) is dict:
+        return f"this is a table: write  [{name}.NAME]  on a line of its own, and its keys below"
     if get_origin(kind) is tuple:
         written = f"[[{name}]]" if name in LISTS else f"{name} = {_example(field)}"
         return f"this is a list: write  {written}"

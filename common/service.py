@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import sys
@@ -35,6 +36,8 @@ def main(config: str | Path | None, *programs: Program) -> int:
     """
     try:
         settings = configuration.start(config)
+        for note in settings.notes:
+            log(Action.STARTED, note, level=logging.WARNING)
         if not settings.all_routes:
             raise ConfigError("routes: there is none: add  [[routes]]  with source and target")
         return_large_blocks()

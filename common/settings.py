@@ -5,7 +5,6 @@ lists as JSON), files named alike among systemd's credentials or under `/run/sec
 Only this module reads the environment.
 """
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ from common.tables import (
     Table,
     WorkerSettings,
 )
-from common.telemetry import Action, log
 from common.urls import weakness
 
 __all__ = ["PREFIX", "Inlet", "Settings", "for_programs", "load", "log_format", "start"]
@@ -238,8 +236,6 @@ def start(path: str | Path | None = None) -> Settings:
     """Return `load(path)` and begin to log: in the form that is asked for, without the secrets in it."""
     settings = load(path)
     telemetry.configure(fmt=log_format(), secrets=settings.secrets())
-    for note in settings.notes:
-        log(Action.STARTED, note, level=logging.WARNING)
     return settings
 
 

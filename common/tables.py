@@ -94,7 +94,7 @@ class ReceiverSettings(Table):
     )
     allowed_networks: tuple[Network, ...] = Field(default=(), examples=["203.0.113.0/24"])
     trusted_proxies: tuple[Network, ...] = Field(default=(), examples=["127.0.0.1"])
-    requests_per_second: float = Field(default=1000.0, ge=0.01, le=1_000_000, description="by address")
+    requests_per_second: float = Field(default=1000.0, ge=0.001, le=1_000_000, description="by address")
     burst: int = Field(default=5000, ge=1, le=1_000_000)
     max_connections: int = Field(default=800, ge=1, le=65535)
 

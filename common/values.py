@@ -181,13 +181,14 @@ def address(value: str) -> str:
 def store_name(value: str) -> str:
     """Check the name of a store."""
     if not _STORE.fullmatch(value):
-        raise ValueError("a store is named by letters, digits, - and _, like  [stores.mcs]")
+        shown = "".join(char if char.isprintable() else "?" for char in value)
+        raise ValueError(f'"{shown}" is no name: write one of letters, digits, - and _, like  [stores.mcs]')
     return value
 
 
 def key_part(value: str) -> str:
     """Check what keys begin or end with."""
-    if any(ord(char) < 32 for char in value) or value != value.strip():
+    if set("\0\t\r\n") & set(value) or value != value.strip():
         raise ValueError("there is a blank or a line break at its end or beginning, or in it: take it out")
     if "*" in value:
         raise ValueError(
@@ -222,7 +223,8 @@ def queue(value: str) -> str:
     elif scheme in {"amqp", "amqps"}:
         _check_broker(value)
     else:
-        raise ValueError(f"that is no queue: {QUEUES}")
+        forgets = "that queue would die with its process" if scheme == "memory" else "that is no queue"
+        raise ValueError(f"{forgets}: {QUEUES}")
     return value
 
 

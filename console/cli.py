@@ -18,6 +18,7 @@ COMMANDS = {
     "health": "console.health:health",
     "dead": "console.dead.group:dead",
     "brake": "console.brake:brake",
+    "routes": "console.routes:routes",
     "uploads": "console.uploads:uploads",
     "sign": "console.sign:sign",
     "demo": "demo.demo:demo",
@@ -62,6 +63,7 @@ def hookmirror() -> None:
       hookmirror health                   for a container's health check
       hookmirror dead list
       hookmirror brake list
+      hookmirror routes adopt OLD NEW     after a route was renamed
     """
 
 

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shlex
 import socket
 import sys
 
@@ -10,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from common import settings as configuration
-from common.queue.port import Counts, Lane
+from common.queue.port import Counts, Lane, Queue
 from common.settings import Settings
 from common.telemetry import one_line
 from console.health import WITHIN, where
 from console.options import config_option, json_option, print_json, print_table, with_queue
+from console.routes import strays
 
 MEANING = {Lane.LIVE: "hooks brought it; a worker may take it now", Lane.BULK: "a backfill brought it"}
 
@@ -33,15 +35,35 @@ def status(config: str | None, as_json: bool, check: bool) -> None:
 
     Paused routes are known to their workers, which are asked at metrics.host and metrics.port.
     """
-    counts = with_queue(config, lambda queue: queue.counts())
-    paused = paused_routes(configuration.load(config))
+    settings = configuration.start(config)
+    known = [route.id for route in settings.all_routes]
+    counts, strayed, whole = with_queue(config, lambda queue: _depths(queue, known))
+    paused = paused_routes(settings)
     if as_json:
-        print_json(as_dict(counts) | ({} if paused is None else {"paused": paused}))
+        told = as_dict(counts) | ({"unknown_routes": strayed} if strayed else {})
+        print_json(told | ({} if paused is None else {"paused": paused}))
     else:
         print_table(as_table(counts))
+        _print_strays(strayed, whole=whole)
         _print_paused(paused)
     if check and (counts.dead or paused):
         sys.exit(1)
+
+
+async def _depths(queue: Queue, known: list[str]) -> tuple[Counts, dict[str, int], bool]:
+    counts = await queue.counts()
+    return (counts, *(await strays(queue, known) if counts.dead else ({}, True)))
+
+
+def _print_strays(strayed: dict[str, int], *, whole: bool) -> None:
+    """Print the routes that dead letters are of and the configuration does not have."""
+    for route, count in strayed.items():
+        click.echo(
+            f'\nUnknown route "{one_line(route)}": {count} of the dead letters are of it. Move them:  '
+            f"hookmirror routes adopt {shlex.quote(one_line(route))} NEW"
+        )
+    if not whole:
+        click.echo("\nThere are more dead letters than were looked at: their routes may be others.")
 
 
 def paused_routes(settings: Settings) -> dict[str, str] | None:

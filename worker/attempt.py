@@ -129,7 +129,9 @@ class Attempt:
             raise CameBack(KILLER)
         route = self._routes.get(task.route)
         if route is None:
-            raise UnknownRoute(f'no route is called "{task.route}": name one so, or drop the task')
+            raise UnknownRoute(
+                f'no route here is "{task.route}". Move its tasks:  hookmirror routes adopt OLD NEW'
+            )
         held = partial(self._consumer.holds, delivery)
         last, spent = delivery.attempt >= self._attempts, task.tries >= self._attempts
         job = Job(task, route, delivery.attempt, delivery.lane, held, learned, last, spent)

@@ -34,7 +34,6 @@ from common.errors import (
     RouteDown,
     StoreAway,
     TryAgain,
-    UnknownRoute,
 )
 from common.task import Trouble
 from common.telemetry import Action, log
@@ -158,7 +157,7 @@ class Blame:
         operation = line.operations[job.learned.stage]
         if isinstance(error, Never) and not _may_be_the_route(job, error, operation):
             return error
-        if isinstance(error, UnknownRoute) or (isinstance(error, TryAgain) and not error.counts):
+        if isinstance(error, TryAgain) and not error.counts:
             return error
         if isinstance(error, ASKING) and (why := await line.pause.ask()):
             return _turned_away(f"the route is paused: {why}", RouteDown.patience)

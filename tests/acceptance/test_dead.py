@@ -22,7 +22,7 @@ from tests.lab.programs import LOOK_AFTER, Site
 from tests.lab.rabbit import Broker
 from tests.lab.until import until
 
-ROUTE = "mcs:source/* -> aws:target/"
+ROUTE = "mcs:source -> aws:target"
 AWAY, LARGE = "StoreAway: 503 SlowDown (attempt 12 of 12)", "Refused: too large"
 
 

@@ -55,6 +55,7 @@ public_url = "{own}"
 
 ROUTE = """
 [[routes]]
+name = "route {number}"
 source = "mcs:{bucket}"
 target = "aws:copy"
 target_prefix = "to {prefix}{suffix}/"
@@ -108,7 +109,10 @@ class Operator:
             other=other or self.endpoint,
             own=self.own,
         )
-        routes = (ROUTE.format(bucket=bucket, prefix=prefix, suffix=suffix) for prefix, suffix in filters)
+        routes = (
+            ROUTE.format(number=number, bucket=bucket, prefix=prefix, suffix=suffix)
+            for number, (prefix, suffix) in enumerate(filters)
+        )
         self.config.write_text(text + "".join(routes) + (OTHER_ROUTE if other else ""))
 
     async def __call__(self, *arguments: str) -> Ran:

@@ -16,7 +16,6 @@ from common.errors import (
     RouteDown,
     StoreAway,
     Throttled,
-    UnknownRoute,
 )
 from common.queue.port import Bury, Done, Lane, Retry
 from common.store.mark import mark_for, mark_on, origin_of
@@ -343,13 +342,19 @@ async def test_a_read_that_failed_is_no_doubt(world: World) -> None:
 async def test_a_retry_for_a_busy_key_or_an_unknown_route_keeps_the_doubt(world: World) -> None:
     await world.put("k", b"body")
     world.attempt._busy["r", "k"] = 0.0
-    for route, error in {"r": KeyBusy, "to come": UnknownRoute}.items():
-        await world.tell("k", CREATED, route=route)
-        await world.come_back()
-        [verdict] = await world.work()
-        assert isinstance(world.seen[-1].result, error)
-        again = world.again(verdict)
-        assert (again.claim, again.doubt) == (CREATED, True)
+    await world.tell("k", CREATED, route="r")
+    await world.come_back()
+    [verdict] = await world.work()
+    assert isinstance(world.seen[-1].result, KeyBusy)
+    again = world.again(verdict)
+    assert (again.claim, again.doubt) == (CREATED, True)
+    await world.tell("k", CREATED, route="to come")
+    await world.come_back()
+    [verdict] = await world.work()
+    assert isinstance(verdict, Bury)
+    [letter] = await world.queue.buried(1)
+    kept = Task.decode(letter.body)
+    assert (kept.route, kept.claim, kept.doubt) == ("to come", CREATED, True)
 
 
 async def test_doubt_goes_with_a_copy_in_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

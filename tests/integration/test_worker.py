@@ -221,15 +221,12 @@ async def test_a_body_that_is_no_task_is_buried_with_its_bytes(world: World, bod
     assert letter.why.startswith("Unreadable: not a task")
 
 
-async def test_a_task_of_a_route_that_is_not_here_is_retried_and_then_buried(world: World) -> None:
+async def test_a_task_of_a_route_that_is_not_here_is_a_dead_letter_at_once(world: World) -> None:
     await world.queue.publish(Task(route="to come", key="k").encode(), lane=Lane.LIVE)
     [verdict] = await world.work()
-    assert isinstance(verdict, Retry)
-    assert verdict.counts
-    assert '"to come"' in verdict.why
-    await world.work_until_idle()
+    assert isinstance(verdict, Bury)
     [letter] = await world.letters()
-    assert letter.why.startswith("UnknownRoute")
+    assert letter.why.startswith('UnknownRoute: no route here is "to come"')
 
 
 async def test_a_store_error_is_retried_and_buried_after_the_last_attempt(world: World) -> None:

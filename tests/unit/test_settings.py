@@ -414,7 +414,7 @@ def test_a_path_that_a_stranger_may_find_is_told(url: str, weak: str) -> None:
 
 def test_a_route_without_a_name_is_called_by_what_it_does() -> None:
     route = RouteSettings(source="mcs:a", target="aws:b", prefix="in/", suffix=".jpg", target_prefix="out/")
-    assert route.id == "mcs:a/in/*.jpg -> aws:b/out/"
+    assert route.id == "mcs:a -> aws:b"
     assert RouteSettings(name="mine", source="mcs:a", target="aws:b").id == "mine"
 
 
@@ -426,9 +426,9 @@ def route(**keys: Any) -> RouteSettings:
 
 
 def test_a_route_with_an_action_is_called_by_what_it_does_and_tells_no_path_that_may_be_a_secret() -> None:
-    assert route(exec="x.sh", suffix=".jpg").id == "mcs:a/*.jpg -> exec x.sh"
+    assert route(exec="x.sh", suffix=".jpg").id == "mcs:a -> exec x.sh"
     forwarding = route(forward="https://example.org/in/T0KEN-of-somebody?key=another-secret", secret=SECRET)
-    assert forwarding.id == "mcs:a/* -> forward example.org"
+    assert forwarding.id == "mcs:a -> forward example.org"
 
 
 @pytest.mark.parametrize(
@@ -478,11 +478,19 @@ def test_several_secrets_sign_while_one_is_exchanged_for_another() -> None:
     assert signing.signing_keys == (bytes(range(32)), b"o" * 24)
 
 
-def test_two_routes_between_the_same_buckets_may_differ_in_their_filter() -> None:
-    write(
-        MINIMAL + 'prefix = "x/"\n[[routes]]\nsource = "mcs:photos"\ntarget = "aws:backup"\nprefix = "y/"\n'
-    )
-    assert len({route.id for route in load().routes}) == 2
+def test_two_routes_between_the_same_buckets_differ_in_their_filter_and_in_their_name() -> None:
+    more = '[[routes]]\nsource = "mcs:photos"\ntarget = "aws:backup"\nprefix = "y/"\n'
+    said = complaint(MINIMAL + 'prefix = "x/"\n' + more)
+    assert 'two are called "mcs:photos -> aws:backup": give each its own  name' in said
+    write(MINIMAL + 'prefix = "x/"\n' + more + 'name = "y"\n')
+    assert [route.id for route in load().routes] == ["mcs:photos -> aws:backup", "y"]
+
+
+def test_a_change_of_the_filter_renames_no_route() -> None:
+    ids = {
+        route(target="aws:b", prefix=prefix, target_prefix=prefix, suffix=".x").id for prefix in ("a/", "b/")
+    }
+    assert ids == {"mcs:a -> aws:b"}
 
 
 STACKS = '[receiver]\nstack_url = "https://h/stacks/0123456789ab"\n[[stack_routes]]\n'

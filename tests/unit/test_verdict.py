@@ -52,7 +52,7 @@ PLACES: dict[type[HookmirrorError], str] = {
     errors.NotSupported: RETRIED_AND_COUNTED,
     errors.NotForThis: RETRIED_AND_COUNTED,
     errors.TargetMoved: RETRIED_AND_COUNTED,
-    errors.UnknownRoute: RETRIED_AND_COUNTED,
+    errors.UnknownRoute: BURIED,
     errors.Corrupt: RETRIED_AND_COUNTED,
     errors.QueueAway: RETRIED_FOR_FREE,
     errors.SenderAway: RETRIED_FOR_FREE,  # of the receiver's alone, too

@@ -87,6 +87,7 @@ WRONG: dict[str, list[str]] = {
         *NO_TEXT,
         *(
             '"redis://x"',
+            '"memory://"',
             '"hookmirror.db"',
             '"sqlite://hookmirror.db"',
             '"sqlite:///"',
@@ -445,3 +446,35 @@ def test_an_error_that_nobody_foresaw_is_one_line_without_a_traceback(
     said = capsys.readouterr().err
     assert "LookupError at test_wrong_values.py, line" in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "said"),
+    [
+        (
+            "routes.0.source",
+            '"mcs"',
+            'the first route: source = "mcs": write STORE:BUCKET, like "mcs:photos"',
+        ),
+        ("stores.mcs.region", '"ru msk"', 'stores.mcs.region = "ru msk": write the name of one region'),
+        ("stores.mcs.endpoint", '"hb.x"', 'stores.mcs.endpoint = "hb.x": write it with https://'),
+        ("worker.concurrency", "9999999999", "= 9999999999: write a whole number from 1 to 1000"),
+        ("worker.look_after", "5", "worker.look_after = 5: a write that is stuck may land 1200 seconds late"),
+        ("stores", "5", "stores = 5: this is a table: write  [stores.NAME]  on a line of its own"),
+        ("stores.mcs", "5", "stores.mcs: this is a table: write  [stores.mcs]  on a line of its own"),
+        ("routes", '"mcs:a"', 'routes = "mcs:a": this is a list: write  [[routes]]'),
+        ("routes.0.brake", "5", "the first route: brake: this is a table: write  [routes.brake]"),
+        ("routes.0.prefix", '"/photos/"', 'prefix = "/photos/": keys begin with no "/": write "photos/"'),
+        ("metrics.port", "8080", "metrics.port = 8080: receiver.port is the same: write another, like 9464"),
+        (
+            "stores.mcs.profile",
+            '""',
+            'stores.mcs.profile = "": it is empty: write text in quotes, like "mcs"',
+        ),
+    ],
+)
+def test_the_sentence_says_it_as_a_person_would(
+    key: str, text: str, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "hookmirror.toml").write_text(with_value(key, text))
+    assert said in said_of(place / "hookmirror.toml", capsys)
