@@ -29,6 +29,9 @@ Arguments = dict[str, str | int]
 MAX_LENGTH = 10_000_000
 """Messages a lane takes before it refuses more: disk is finite, and a refusal becomes a 503."""
 
+OURS = "hookmirror."
+"""How the name of each begins."""
+
 MARKS = "hookmirror.once.*"
 """Marks, as a person names them all."""
 

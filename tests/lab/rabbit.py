@@ -42,17 +42,21 @@ def free_port() -> int:
 class RabbitNode:
     """One node in `folder`; `start` and `kill` may alternate, the data stays."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, managed: bool = False) -> None:
         self.folder = folder
         self.port, self._dist, self._epmd = free_port(), free_port(), free_port()
+        self._http = free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        self.management = f"http://127.0.0.1:{self._http}"
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "enabled_plugins").write_text("[].\n")
+        (folder / "enabled_plugins").write_text(f"[{'rabbitmq_management' if managed else ''}].\n")
         (folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             "disk_free_limit.absolute = 50MB\n"
             "loopback_users.guest = true\n"
+            + managed
+            * f"management.tcp.port = {self._http}\nmanagement.tcp.ip = 127.0.0.1\n"
         )
 
     def _environment(self) -> dict[str, str]:
