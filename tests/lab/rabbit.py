@@ -7,8 +7,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 
 from common.backoff import RUNGS
 from common.queue import topology
-from common.queue.rabbitmq import RabbitQueue
 
 START_WITHIN = 90.0
 _PLACES = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/sbin")
@@ -98,14 +95,6 @@ class RabbitNode:
             return bool(s.recv(8))
         return False
 
-    def settle(self, *rungs: int) -> None:
-        """Declare our queues, those of the waits `rungs` too, and restart in good order: RabbitMQ 3.10 killed
-        seconds after a declaration may bring a quorum queue back without its process."""
-        with ThreadPoolExecutor(1) as thread:  # a loop may be running in this one
-            thread.submit(lambda: asyncio.run(declare(self.url, rungs))).result()
-        self.shut_down()
-        self.start()
-
     def shut_down(self) -> None:
         """End the node in good order; the data stays."""
         if self._process is not None:
@@ -185,12 +174,6 @@ class ExternalNode:
 
 
 Broker = RabbitNode | ExternalNode
-
-
-async def declare(url: str, rungs: Iterable[int]) -> None:
-    """Declare our queues as the product does."""
-    for rung in rungs:
-        await (await RabbitQueue.open(url, look_after=rung)).close()
 
 
 async def purge(url: str, *rungs: int) -> int:
