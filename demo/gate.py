@@ -24,6 +24,9 @@ DEMO_HOSTS = frozenset({"demo-mcs", "demo-target"})
 DEMO_PASSWORD = "hookmirror"  # noqa: S105 - docker-compose.yml's, where .env names none
 """RabbitMQ's, for the demo."""
 
+BROKERS = "RABBITMQ_PASSWORD"
+"""The variable of RabbitMQ's password."""
+
 MAKE_ONE = "Make one for .env:  openssl rand -hex 16"
 
 APPEAR_WITHIN = 20.0
@@ -36,28 +39,26 @@ no store of yours is named: {stores} would be the demo's, which does not run. Ei
 
 
 def refuse_empty(environ: Mapping[str, str]) -> None:
-    """Raise `ConfigError` naming every variable of ours that is there and says nothing."""
-    names = [name for name in sorted(environ) if name.upper().startswith((PREFIX, "RABBITMQ_PASSWORD"))]
+    """Raise `ConfigError` naming every variable of ours, and RabbitMQ's password, that says nothing."""
+    names = [name for name in sorted(environ) if name.upper().startswith((PREFIX, BROKERS))]
     empty = [name for name in names if not environ[name].strip()]
     if empty:
-        raise ConfigError(
-            "\n".join(f"{name} is empty. Fill it in in .env, or delete its line" for name in empty)
-        )
+        remedies = {BROKERS: MAKE_ONE}
+        fill_in = "Fill it in in .env, or delete its line"
+        raise ConfigError("\n".join(f"{name} is empty. {remedies.get(name, fill_in)}" for name in empty))
 
 
 def refuse_password(environ: Mapping[str, str]) -> None:
     """Raise `ConfigError` for a password of RabbitMQ that cannot stand in a URL."""
-    password = environ.get("RABBITMQ_PASSWORD", "")
+    password = environ.get(BROKERS, "")
     if not (password.isascii() and password.isalnum()):
-        raise ConfigError(
-            f"RABBITMQ_PASSWORD: write letters and digits alone, it stands in a URL. {MAKE_ONE}"
-        )
+        raise ConfigError(f"{BROKERS}: write letters and digits alone, it stands in a URL. {MAKE_ONE}")
 
 
 def refuse_demo_password(environ: Mapping[str, str], settings: Settings) -> None:
     """Raise `ConfigError` when stores of yours would share the password that everybody knows."""
-    if environ.get("RABBITMQ_PASSWORD") == DEMO_PASSWORD and not _of_the_demo(settings):
-        raise ConfigError(f"RABBITMQ_PASSWORD is missing, or the demo's. {MAKE_ONE}")
+    if environ.get(BROKERS) == DEMO_PASSWORD and not _of_the_demo(settings):
+        raise ConfigError(f"{BROKERS} is missing, or the demo's. {MAKE_ONE}")
 
 
 def _of_the_demo(settings: Settings) -> dict[str, str]:

@@ -140,7 +140,7 @@ def test_what_is_missing_is_told_with_the_line_to_write(text: str, what: str) ->
 
 
 def test_an_empty_password_of_rabbitmq_is_named_and_is_not_replaced_by_the_demos() -> None:
-    with pytest.raises(ConfigError, match="RABBITMQ_PASSWORD is empty"):
+    with pytest.raises(ConfigError, match=r"RABBITMQ_PASSWORD is empty\. Make one"):
         refuse_empty({"RABBITMQ_PASSWORD": ""})
     uses = re.findall(r"\$\{RABBITMQ_PASSWORD([^}]*)\}", COMPOSE)
     assert set(uses) == {f"-{DEMO_PASSWORD}"}, "`:-` would take the demo's for an empty one"
