@@ -1,5 +1,6 @@
 """A quorum queue that came back dead, as RabbitMQ killed in the second of its declaration brings it back."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,8 @@ from common.errors import QueueAway
 from common.queue.port import Lane
 from common.queue.rabbitmq import RabbitQueue
 from common.queue.rabbitmq import declare as module
+from common.queue.sqlite import SqliteQueue
+from receiver.spool import Drainer, SpoolingPublisher, waiting
 from tests.lab.rabbit import Broker, RabbitNode
 from tests.lab.until import until
 
@@ -103,4 +106,35 @@ async def test_a_dead_queue_is_named_and_one_command_brings_back_what_it_had_con
         assert (await queue.counts()).silent == ()
         assert b"kept" in await held(new_rabbit, DEAD)
     finally:
+        await queue.close()
+
+
+async def test_the_spool_takes_hooks_while_the_live_queue_is_dead_and_gives_them_up_when_it_is_revived(
+    new_rabbit: RabbitNode, tmp_path: Path
+) -> None:
+    queue = await RabbitQueue.open(new_rabbit.url, look_after=1200)
+    spool = await SqliteQueue.open(tmp_path / "spool.db")
+    publisher = SpoolingPublisher(queue, spool)
+    draining = asyncio.create_task(Drainer(queue, spool, publisher).run())
+    try:
+        await publisher.publish(b"before", lane=Lane.LIVE)
+        new_rabbit.control("eval", "ra:stop_server(quorum_queues, {'%2F_hookmirror.live', node()}).")
+        await publisher.publish(b"meanwhile", lane=Lane.LIVE)
+        assert await waiting(spool) == 1
+
+        async def named() -> bool:
+            return (await queue.counts()).silent == ("hookmirror.live",)
+
+        await until(named, "the dead queue is named", 90)
+        new_rabbit.control("eval", REVIVE)
+
+        async def drained() -> bool:
+            return await waiting(spool) == 0
+
+        await until(drained, "the spool is empty again", 120)
+        assert {b"before", b"meanwhile"} <= set(await held(new_rabbit, "hookmirror.live"))
+    finally:
+        draining.cancel()
+        await asyncio.wait([draining])
+        await spool.close()
         await queue.close()
