@@ -73,6 +73,12 @@ class QueueDepths:
         if self.counts.held is not None:
             depth.add_metric(("", "held"), self.counts.held)
         yield depth
+        silent = GaugeMetricFamily(
+            "hookmirror_queue_silent", "Broker's queues that take nothing: see the log.", labels=("queue",)
+        )
+        for name in self.counts.silent:
+            silent.add_metric((name,), 1)
+        yield silent
         dead = "Tasks and records that only a person can do something about."
         yield GaugeMetricFamily("hookmirror_dead_letters", dead, value=self.counts.dead)
 

@@ -59,7 +59,11 @@ async def _serve(settings: Settings, programs: tuple[Program, ...]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, stop, number, settings.worker.drain)
-    queue = await open_queue(settings.queue.url, look_after=settings.worker.look_after)
+    queue = await open_queue(
+        settings.queue.url,
+        look_after=settings.worker.look_after,
+        management=settings.queue.management_url,
+    )
     gc.freeze()  # what was imported stays for good: no collection need walk through it again
     metrics = Metrics(route.id for route in settings.all_routes)
     try:

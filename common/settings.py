@@ -191,8 +191,9 @@ class Settings(Table):
 
     def secrets(self) -> Iterator[str]:
         """Yield every value that may never be written to a log."""
-        if password := urlsplit(self.queue.url).password:
-            yield from {password, unquote(password)}
+        for url in (self.queue.url, self.queue.management_url or ""):
+            if password := urlsplit(url).password:
+                yield from {password, unquote(password)}
         yield from self.receiver.secrets()
         for store in self.stores.values():
             yield from store.secrets()

@@ -54,10 +54,14 @@ class Table(BaseModel):
 
 
 class QueueSettings(Table):
-    """`[queue]`: where tasks wait."""
+    """`[queue]`: where tasks wait. `management_url` is where RabbitMQ's management API tells of its policies;
+    its user is that of `url` unless it names one."""
 
     url: Annotated[str, AfterValidator(values.queue)] = Field(
         default=DEFAULT_QUEUE, examples=["amqp://user:password@host/vhost"]
+    )
+    management_url: Annotated[str, AfterValidator(values.management)] | None = Field(
+        default=None, examples=["http://rabbitmq:15672"]
     )
 
 

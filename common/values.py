@@ -234,6 +234,18 @@ def _check_file(value: str) -> None:
         raise ValueError('write three slashes and the name of a file: "sqlite:///hookmirror.db"')
 
 
+def management(value: str) -> str:
+    """Check the URL of RabbitMQ's management API. What is said of it never holds any of it."""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"the URL does not parse: {ESCAPES}") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError('write the URL of the management API, like "http://rabbitmq:15672"')
+    return value
+
+
 def _check_broker(value: str) -> None:
     try:
         parts = urlsplit(value)

@@ -13,6 +13,7 @@ TEMPLATE = """\
 [queue]
 url = "sqlite:///hookmirror.db"              # one machine; or "amqp://user:pass@host/vhost"
                                              # Relative paths are relative to this file.
+# management_url = "http://host:15672"         # RabbitMQ's: a policy that loses hooks ends the start
 
 [receiver]
 host = "0.0.0.0"

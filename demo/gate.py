@@ -21,6 +21,14 @@ from common.settings import PREFIX, Settings
 DEMO_HOSTS = frozenset({"demo-mcs", "demo-target"})
 """The demo's stores, as docker-compose.yml and deploy/compose/demo.toml call them."""
 
+DEMO_PASSWORD = "hookmirror"  # noqa: S105 - docker-compose.yml's, where .env names none
+"""RabbitMQ's, for the demo."""
+
+BROKERS = "RABBITMQ_PASSWORD"
+"""The variable of RabbitMQ's password."""
+
+MAKE_ONE = "Make one for .env:  openssl rand -hex 16"
+
 APPEAR_WITHIN = 20.0
 """Seconds for them to get a name: docker-compose starts them at the same time as this."""
 
@@ -31,12 +39,40 @@ no store of yours is named: {stores} would be the demo's, which does not run. Ei
 
 
 def refuse_empty(environ: Mapping[str, str]) -> None:
-    """Raise `ConfigError` naming every variable of ours that is there and says nothing."""
-    names = [name for name in sorted(environ) if name.upper().startswith(PREFIX)]
+    """Raise `ConfigError` naming every variable of ours, and RabbitMQ's password, that says nothing."""
+    names = [name for name in sorted(environ) if name.upper().startswith((PREFIX, BROKERS))]
     empty = [name for name in names if not environ[name].strip()]
     if empty:
+        remedies = {BROKERS: MAKE_ONE}
+        fill_in = "Fill it in in .env, or delete its line"
+        raise ConfigError("\n".join(f"{name} is empty. {remedies.get(name, fill_in)}" for name in empty))
+
+
+def refuse_password(environ: Mapping[str, str]) -> None:
+    """Raise `ConfigError` for a password of RabbitMQ that cannot stand in a URL."""
+    password = environ.get(BROKERS, "")
+    if not (password.isascii() and password.isalnum()):
+        raise ConfigError(f"{BROKERS}: write letters and digits alone, it stands in a URL. {MAKE_ONE}")
+
+
+def refuse_demo_password(environ: Mapping[str, str], settings: Settings) -> None:
+    """Raise `ConfigError` when stores of yours would share the password that everybody knows."""
+    if environ.get(BROKERS) == DEMO_PASSWORD and not _of_the_demo(settings):
+        raise ConfigError(f"{BROKERS} is missing, or the demo's. {MAKE_ONE}")
+
+
+def _of_the_demo(settings: Settings) -> dict[str, str]:
+    """Return the hosts of the stores that are the demo's, by the names of the stores."""
+    hosts = {name: urlsplit(store.endpoint or "").hostname or "" for name, store in settings.stores.items()}
+    return {name: host for name, host in hosts.items() if host in DEMO_HOSTS}
+
+
+def refuse_buckets(settings: Settings) -> None:
+    """Raise `ConfigError` when the demo's user would work on buckets that are not the demo's."""
+    if len(_of_the_demo(settings)) < len(settings.stores):
         raise ConfigError(
-            "\n".join(f"{name} is empty. Fill it in in .env, or delete its line" for name in empty)
+            "the demo writes and deletes objects, and .env names buckets of yours: it does nothing. See it "
+            "with its own:  docker-compose -p demo --env-file /dev/null --profile demo up"
         )
 
 
@@ -57,8 +93,7 @@ def refuse_absent_demo(settings: Settings, *, known: Callable[[str], bool], wait
     `known` tells whether a host has a name yet; `wait` waits a little, and raises TimeoutError when that has
     been enough.
     """
-    hosts = {name: urlsplit(store.endpoint or "").hostname or "" for name, store in settings.stores.items()}
-    theirs = {name: host for name, host in hosts.items() if host in DEMO_HOSTS}
+    theirs = _of_the_demo(settings)
     try:
         while not all(map(known, theirs.values())):
             wait()
@@ -72,7 +107,9 @@ def main() -> int:
     deadline = time.monotonic() + APPEAR_WITHIN
     try:
         refuse_empty(os.environ)
+        refuse_password(os.environ)
         settings = configuration.load()
+        refuse_demo_password(os.environ, settings)
         refuse_unrouted(settings)
         refuse_absent_demo(settings, known=_known, wait=lambda: _wait(deadline))
     except ConfigError as error:

@@ -26,6 +26,7 @@ from common.settings import Settings
 from common.store.s3 import S3Bucket, S3Store
 from demo.compare import compare
 from demo.events import Subscription, write_configuration
+from demo.gate import refuse_buckets
 from demo.signed import SignedRequests
 from demo.stage import is_empty
 from demo.view import megabytes
@@ -96,6 +97,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> Visit:
     hook_url = settings.hook_url(route.source) if route else None
     if route is None or route.target is None or hook_url is None:
         raise ConfigError("the demo needs a route with a target, and receiver.public_url")
+    refuse_buckets(settings)
 
     async def bucket(address: str) -> S3Bucket:
         name, _, bucket = address.partition(":")

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from tests.lab.clouds import moto
-from tests.lab.programs import LOOK_AFTER
 from tests.lab.rabbit import Broker, ExternalNode, RabbitNode
 
 # Taken out of the environment: the programs under test refuse a HOOKMIRROR_ variable they do not know.
@@ -58,7 +57,6 @@ def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     try:
         if isinstance(node, RabbitNode):
             node.start()
-            node.settle(LOOK_AFTER)
         yield node
     finally:
         node.stop()

@@ -8,18 +8,21 @@ from common.errors import ConfigError
 from common.queue.port import Queue
 
 
-async def open_queue(url: str, *, look_after: int = 1200, create: bool = True) -> Queue:
+async def open_queue(
+    url: str, *, look_after: int = 1200, create: bool = True, management: str | None = None
+) -> Queue:
     """Return the queue at `url`, ready for use: `amqp(s)://...` or `sqlite:///file`.
 
-    `look_after` (seconds) becomes a wait of its own on RabbitMQ, where waits are queues. Without `create` a
-    file that is not there is not made. Raises `ConfigError` for a URL of no backend, a broker set up
-    otherwise or a file that cannot be used, `QueueAway` for what does not answer now.
+    `look_after` (seconds) becomes a wait of its own on RabbitMQ, where waits are queues, and `management` is
+    the URL of its management API, which tells of policies that lose. Without `create` a file that is not
+    there is not made. Raises `ConfigError` for a URL of no backend, a broker set up otherwise or a file that
+    cannot be used, `QueueAway` for what does not answer now.
     """
     scheme = urlsplit(url).scheme
     if scheme in {"amqp", "amqps"}:
         from common.queue.rabbitmq import RabbitQueue
 
-        return await RabbitQueue.open(url, look_after=look_after)
+        return await RabbitQueue.open(url, look_after=look_after, management=management)
     if scheme == "sqlite":
         from common.queue.sqlite import SqliteQueue
 

@@ -118,12 +118,14 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Depths. `held` are being worked on now; None where the backend cannot tell."""
+    """Depths. `held` are being worked on now; None where the backend cannot tell. `silent` names what of the
+    backend takes nothing although the rest answers: only a person can mend that."""
 
     ready: dict[Lane, int] = field(default_factory=dict)
     waiting: int = 0
     held: int | None = None
     dead: int = 0
+    silent: tuple[str, ...] = ()
 
 
 class Oldest:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from common.errors import QueueAway
+from common.queue import topology
 from common.queue.port import Lane
 from common.queue.rabbitmq import RabbitQueue
 from tests.lab.rabbit import RabbitNode
@@ -74,11 +75,11 @@ async def test_a_broker_that_makes_no_more_queues_is_away_and_no_other_holder(
 
 async def test_a_refusal_leaves_publishing_and_counting_alone(queue: RabbitQueue) -> None:
     key = str(uuid.uuid4())
-    channel = await queue._out.channel()
+    channel = await queue._out.channel(topology.lane_queue(Lane.LIVE))
     for holder, told in (("a", True), ("b", False), ("c", False)):
         assert await first(queue, key, holder) is told
         await queue.publish(b"x", lane=Lane.LIVE)
-    assert (await queue._out.channel()) is channel
+    assert (await queue._out.channel(topology.lane_queue(Lane.LIVE))) is channel
     assert (await queue.counts()).ready[Lane.LIVE] == 3
 
 

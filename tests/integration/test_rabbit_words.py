@@ -15,7 +15,7 @@ from tests.lab.until import until
 OURS = "hookmirror"
 """Our logger: what the library says on its own never reaches an operator."""
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 async def refusal(url: str) -> str:
@@ -65,7 +65,7 @@ async def test_why_the_broker_closed_a_consumers_connection_is_in_the_log(
         return any("a night of maintenance" in line for name, _, line in caplog.record_tuples if name == OURS)
 
     try:
-        await until(told, "the log names the reason", 60)
+        await until(told, "the log names the reason", 120)
     finally:
         consuming.cancel()
         with suppress(asyncio.CancelledError):

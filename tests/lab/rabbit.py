@@ -7,8 +7,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 
 from common.backoff import RUNGS
 from common.queue import topology
-from common.queue.rabbitmq import RabbitQueue
 
 START_WITHIN = 90.0
 _PLACES = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/sbin")
@@ -42,17 +39,21 @@ def free_port() -> int:
 class RabbitNode:
     """One node in `folder`; `start` and `kill` may alternate, the data stays."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, managed: bool = False) -> None:
         self.folder = folder
         self.port, self._dist, self._epmd = free_port(), free_port(), free_port()
+        self._http = free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        self.management = f"http://127.0.0.1:{self._http}"
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "enabled_plugins").write_text("[].\n")
+        (folder / "enabled_plugins").write_text(f"[{'rabbitmq_management' if managed else ''}].\n")
         (folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             "disk_free_limit.absolute = 50MB\n"
             "loopback_users.guest = true\n"
+            + managed
+            * f"management.tcp.port = {self._http}\nmanagement.tcp.ip = 127.0.0.1\n"
         )
 
     def _environment(self) -> dict[str, str]:
@@ -93,14 +94,6 @@ class RabbitNode:
             s.sendall(b"AMQP\x00\x00\x09\x01")
             return bool(s.recv(8))
         return False
-
-    def settle(self, *rungs: int) -> None:
-        """Declare our queues, those of the waits `rungs` too, and restart in good order: RabbitMQ 3.10 killed
-        seconds after a declaration may bring a quorum queue back without its process."""
-        with ThreadPoolExecutor(1) as thread:  # a loop may be running in this one
-            thread.submit(lambda: asyncio.run(declare(self.url, rungs))).result()
-        self.shut_down()
-        self.start()
 
     def shut_down(self) -> None:
         """End the node in good order; the data stays."""
@@ -181,12 +174,6 @@ class ExternalNode:
 
 
 Broker = RabbitNode | ExternalNode
-
-
-async def declare(url: str, rungs: Iterable[int]) -> None:
-    """Declare our queues as the product does."""
-    for rung in rungs:
-        await (await RabbitQueue.open(url, look_after=rung)).close()
 
 
 async def purge(url: str, *rungs: int) -> int:

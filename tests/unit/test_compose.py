@@ -14,7 +14,16 @@ from common.errors import ConfigError
 from common.settings import PREFIX, Settings
 from common.settings import load as load_settings
 from common.tables import MetricsSettings, StoreSettings
-from demo.gate import DEMO_HOSTS, refuse_absent_demo, refuse_empty, refuse_unrouted
+from demo.gate import (
+    DEMO_HOSTS,
+    DEMO_PASSWORD,
+    refuse_absent_demo,
+    refuse_buckets,
+    refuse_demo_password,
+    refuse_empty,
+    refuse_password,
+    refuse_unrouted,
+)
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
@@ -128,6 +137,40 @@ def test_a_demo_that_is_still_starting_is_waited_for() -> None:
 def test_what_is_missing_is_told_with_the_line_to_write(text: str, what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         refuse_unrouted(Settings(**tomllib.loads(text)))
+
+
+def test_an_empty_password_of_rabbitmq_is_named_and_is_not_replaced_by_the_demos() -> None:
+    with pytest.raises(ConfigError, match=r"RABBITMQ_PASSWORD is empty\. Make one"):
+        refuse_empty({"RABBITMQ_PASSWORD": ""})
+    uses = re.findall(r"\$\{RABBITMQ_PASSWORD([^}]*)\}", COMPOSE)
+    assert set(uses) == {f"-{DEMO_PASSWORD}"}, "`:-` would take the demo's for an empty one"
+
+
+@pytest.mark.parametrize("password", ["with#hash", "with@at", "pa%41ss", "with blank", "ж"])
+def test_a_password_that_cannot_stand_in_a_url_is_refused_and_not_repeated(password: str) -> None:
+    with pytest.raises(ConfigError, match=r"RABBITMQ_PASSWORD: write letters and digits") as caught:
+        refuse_password({"RABBITMQ_PASSWORD": password})
+    assert password not in str(caught.value)
+    refuse_password({"RABBITMQ_PASSWORD": "0123456789abcdef"})
+
+
+def test_the_demos_password_is_the_demos_alone() -> None:
+    environ = {"RABBITMQ_PASSWORD": DEMO_PASSWORD}
+    refuse_demo_password(environ, parsed(DEMO))
+    with pytest.raises(ConfigError, match="RABBITMQ_PASSWORD is missing"):
+        refuse_demo_password(environ, parsed(PRODUCTION))
+    refuse_demo_password({"RABBITMQ_PASSWORD": "another"}, parsed(PRODUCTION))
+
+
+def test_the_broker_starts_after_the_check_as_everything_of_ours_does() -> None:
+    broker = COMPOSE[COMPOSE.index("\n  rabbitmq:") :]
+    assert re.match(r".*?depends_on:\s+check: \{condition: service_completed_successfully\}", broker, re.S)
+
+
+def test_the_demos_user_never_works_on_buckets_of_ours() -> None:
+    refuse_buckets(parsed(DEMO))
+    with pytest.raises(ConfigError, match=r"\.env names buckets of yours.*--env-file /dev/null"):
+        refuse_buckets(parsed(PRODUCTION))
 
 
 def never(*_: object) -> NoReturn:

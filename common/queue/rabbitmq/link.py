@@ -7,6 +7,7 @@ an argument differs, and answer with stale depths.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from traceback import walk_tb
 
 import aio_pika
@@ -64,7 +65,7 @@ def told(error: BaseException | None) -> str:
         return f"RabbitMQ says: {words}"
     if isinstance(error, DeliveryError) and isinstance(error.frame, spec.Basic.Nack):
         return "RabbitMQ refused the message (nack): its queue is full, or cannot write"
-    return f"RabbitMQ has not answered: {str(error) or type(error).__name__}"
+    return f"RabbitMQ has not answered: {str(error) or 'not in time'}"
 
 
 def said(error: BaseException | None) -> str | None:
@@ -81,33 +82,38 @@ def said(error: BaseException | None) -> str | None:
 
 
 class Link:
-    """One connection with one channel, opened on demand by whoever comes first. `prepare` sees each
+    """One connection with a few channels, each opened on demand by whoever comes first. `prepare` sees each
     new connection before anybody else."""
 
     def __init__(self, url: URL, prepare: Prepare) -> None:
         self._url = url if "heartbeat" in url.query else url.update_query(heartbeat=HEARTBEAT)
         self._prepare = prepare
         self._connection: AbstractConnection | None = None
-        self._channel: AbstractChannel | None = None
-        self._opening: asyncio.Task[AbstractChannel] | None = None
+        self._channels: dict[str, AbstractChannel] = {}
+        self._opening: dict[str, asyncio.Task[AbstractChannel]] = {}
 
-    async def channel(self) -> AbstractChannel:
-        """Return the open channel, opening it first if need be. Raises what aio-pika raises."""
-        if self._channel is not None and not self._channel.is_closed:
-            return self._channel
-        if self._opening is None:
-            self._opening = asyncio.create_task(self._open())
-            self._opening.add_done_callback(self._opened)
-        return await asyncio.shield(self._opening)
+    async def channel(self, name: str = "") -> AbstractChannel:
+        """Return the open channel called `name`, opening it first if need be. Raises what aio-pika raises."""
+        known = self._channels.get(name)
+        if known is not None and not known.is_closed:
+            return known
+        if name not in self._opening:
+            self._opening[name] = asyncio.create_task(self._open(name))
+            self._opening[name].add_done_callback(partial(self._opened, name))
+        return await asyncio.shield(self._opening[name])
 
-    def _opened(self, task: asyncio.Task[AbstractChannel]) -> None:
-        self._opening = None
+    def _opened(self, name: str, task: asyncio.Task[AbstractChannel]) -> None:
+        if self._opening.get(name) is task:
+            del self._opening[name]
         if not task.cancelled():
             task.exception()  # those who still wait have it; nobody else needs to hear of it
 
-    async def _open(self) -> AbstractChannel:
-        self._channel = await fresh_channel(await self.connection())
-        return self._channel
+    async def _open(self, name: str) -> AbstractChannel:
+        self._channels[name] = channel = await (self.another() if name else self._first())
+        return channel
+
+    async def _first(self) -> AbstractChannel:
+        return await fresh_channel(await self.connection())
 
     async def another(self) -> AbstractChannel:
         """Return a channel of the caller's own, for what may end it. Raises what aio-pika raises."""
@@ -129,9 +135,10 @@ class Link:
 
     async def close(self) -> None:
         """Close, without waiting for a broker that does not answer."""
-        connection, self._connection, self._channel = self._connection, None, None
-        if self._opening is not None:
-            self._opening.cancel()
+        connection, self._connection = self._connection, None
+        self._channels.clear()
+        for opening in self._opening.values():
+            opening.cancel()
         if connection is not None:
             await _end(connection)
 

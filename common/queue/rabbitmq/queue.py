@@ -5,16 +5,16 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
-from contextlib import suppress
 from functools import partial
 
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
-from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed, PublishError
+from aio_pika.exceptions import ChannelNotFoundEntity, PublishError
+from aiormq.exceptions import ConnectionInternalError
 from yarl import URL
 
 from common.backoff import RUNGS, rung
-from common.errors import ConfigError, LostDelivery, QueueAway
+from common.errors import LostDelivery, QueueAway
 from common.queue import topology
 from common.queue.port import (
     Bury,
@@ -28,10 +28,12 @@ from common.queue.port import (
     after_verdict,
     check_delay,
 )
-from common.queue.rabbitmq import bulk, mark, wire
+from common.queue.rabbitmq import bulk, mark, policy, wire
 from common.queue.rabbitmq.consume import Subscription, give_back
 from common.queue.rabbitmq.dead import Fate, Graveyard
-from common.queue.rabbitmq.link import CONFIRM_WITHIN, FOREIGN, Link, fresh_channel, translated
+from common.queue.rabbitmq.declare import declare
+from common.queue.rabbitmq.link import CONFIRM_WITHIN, Link, translated
+from common.queue.rabbitmq.silence import Silence, sentence
 from common.telemetry import Action, log
 
 RECONNECT = 1.0
@@ -59,14 +61,19 @@ class RabbitQueue:
         self._admin = Link(address, self._declare)
         self._graveyard = Graveyard(self._admin, self._revive)
         self._left: list[Subscription] = []
+        self._silence = Silence()
+        self._named: tuple[str, ...] = ()
 
     @classmethod
-    async def open(cls, url: str, *, look_after: int) -> "RabbitQueue":
-        """Declare the queues. A broker that is away does not keep a receiver from starting (it answers
-        503 meanwhile); one whose queues have other arguments does: raises `ConfigError`."""
+    async def open(cls, url: str, *, look_after: int, management: str | None = None) -> "RabbitQueue":
+        """Declare the queues. A broker that is away does not keep a receiver from starting (it answers 503
+        meanwhile). Raises `ConfigError` for one whose queues have other arguments, or a policy that loses,
+        where the `management` API tells of it."""
         queue = cls(url, look_after)
         try:
             await queue.counts()
+            if management is not None:
+                await _check_policies(management, URL(url))
         except QueueAway as error:
             log(Action.QUEUE, str(error), level=logging.WARNING)
         except BaseException:
@@ -78,22 +85,7 @@ class RabbitQueue:
         async with self._declaring:
             if self._declared:
                 return
-            channel = await fresh_channel(connection)
-            for item in topology.declarations(self._rungs):
-                try:
-                    queue = await channel.declare_queue(
-                        item.name, durable=True, arguments=dict(item.arguments)
-                    )
-                except ChannelPreconditionFailed as error:
-                    raise ConfigError(
-                        f"RabbitMQ has the queue {item.name} with other arguments: {error}. "
-                        "Empty and delete that queue, or name another virtual host in queue.url."
-                    ) from error
-                if item.exchange:
-                    await channel.declare_exchange(item.exchange, "fanout", durable=True)
-                    await queue.bind(item.exchange)
-            await channel.close()
-            await _declare_last(connection)
+            await declare(connection, self._rungs)
             self._declared = True
 
     async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
@@ -104,9 +96,11 @@ class RabbitQueue:
     async def publish_all(self, bodies: Collection[bytes], *, lane: Lane) -> None:
         """See the port."""
         async with translated(CONFIRM_WITHIN):
-            channel = await self._out.channel()
+            queue = topology.lane_queue(lane)
+            channel = await self._out.channel(queue)
             try:
-                await bulk.publish(channel, topology.lane_queue(lane), bodies, _first_headers)
+                with self._silence.awaiting(queue):
+                    await bulk.publish(channel, queue, bodies, _first_headers)
             except (PublishError, ChannelNotFoundEntity):
                 await self._forget(self._out)
                 raise
@@ -117,9 +111,27 @@ class RabbitQueue:
         counts = await self.counts()
         if counts.ready[Lane.LIVE] >= topology.MAX_LENGTH:
             raise QueueAway(f"{topology.lane_queue(Lane.LIVE)} is full: {topology.MAX_LENGTH} tasks wait")
+        await self._confirm()
+        if counts.silent:
+            raise QueueAway(sentence(counts.silent))
+
+    async def _confirm(self) -> None:
         async with translated(CONFIRM_WITHIN):
             channel = await self._out.channel()
             await channel.default_exchange.publish(Message(b""), topology.nowhere(), mandatory=False)
+
+    async def _silent(self) -> tuple[str, ...]:
+        """Return the queues that are dead; none while the broker confirms nothing at all."""
+        silent = self._silence.dead()
+        if silent:
+            try:
+                await self._confirm()
+            except QueueAway:
+                return ()
+        if silent and silent != self._named:
+            log(Action.QUEUE, sentence(silent), level=logging.ERROR)
+        self._named = silent
+        return silent
 
     async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
         """See the port."""
@@ -146,12 +158,14 @@ class RabbitQueue:
         # No message_id: the library matches returned messages by it and makes a unique one itself.
         message = Message(body, headers=headers, delivery_mode=DeliveryMode.PERSISTENT)
         async with translated(within):
-            channel = await self._out.channel()
+            # One that is dead keeps for a minute whatever comes after it on its channel.
+            channel = await self._out.channel(exchange or key)
             target = channel.default_exchange
             if exchange:
                 target = await channel.get_exchange(exchange, ensure=False)
             try:
-                answer = await target.publish(message, key, mandatory=True)
+                with self._silence.awaiting(exchange or key):
+                    answer = await target.publish(message, key, mandatory=True)
             except (PublishError, ChannelNotFoundEntity):
                 await self._forget(self._out)
                 raise
@@ -199,6 +213,7 @@ class RabbitQueue:
                 if str(error) != told:  # once for each reason: of an absent broker that starts there are some
                     log(Action.QUEUE, f"{error}; trying again", level=logging.WARNING, lane=lane)
                 told = str(error)
+                await self._silent()
                 await asyncio.sleep(RECONNECT)
                 continue
             if told:
@@ -206,11 +221,17 @@ class RabbitQueue:
             return subscription
 
     async def _start(self, lane: Lane, limit: int) -> Subscription:
+        queue = topology.lane_queue(lane)
         try:
-            return await Subscription.start(self._in[lane], topology.lane_queue(lane), limit)
+            subscription = await Subscription.start(self._in[lane], queue, limit)
         except ChannelNotFoundEntity:
             await self._forget(self._in[lane])
             raise
+        except ConnectionInternalError:  # after a minute: of a dead queue it is all that the broker says
+            self._silence.broke(queue)
+            raise
+        self._silence.answered(queue)
+        return subscription
 
     def holds(self, delivery: Delivery) -> bool:
         """See the port."""
@@ -261,6 +282,7 @@ class RabbitQueue:
                     after = verdict.after
                     await self._send(body, delivery.lane, after, headers, within=SETTLE_WITHIN)
             except QueueAway:
+                await self._silent()
                 await asyncio.sleep(RECONNECT)
             else:
                 return
@@ -280,6 +302,7 @@ class RabbitQueue:
                 ready={lane: await depth(topology.lane_queue(lane)) for lane in Lane},
                 waiting=sum([await depth(topology.wait_queue(seconds)) for seconds in self._rungs]),
                 dead=await depth(topology.dead_queue()),
+                silent=await self._silent(),
             )
 
     def letters(self) -> AsyncGenerator[DeadLetter, None]:
@@ -309,13 +332,11 @@ class RabbitQueue:
             await link.close()
 
 
-async def _declare_last(connection: AbstractConnection) -> None:
-    """Let none of ours be the queue that was declared last: see `topology.last`."""
-    item = topology.last()
-    with suppress(*FOREIGN):  # of no other use: a limit of queues, or a right that lacks, is no reason to end
-        channel = await fresh_channel(connection)
-        await channel.declare_queue(item.name, durable=True, arguments=dict(item.arguments))
-        await channel.close()
+async def _check_policies(management: str, amqp: URL) -> None:
+    queues = await policy.effective(management, amqp)
+    policy.refuse_losing(queues, amqp)
+    for sentence_ in policy.doubtful(queues):
+        log(Action.QUEUE, sentence_, level=logging.WARNING)
 
 
 def _first_headers() -> wire.Headers:
