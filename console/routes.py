@@ -29,7 +29,7 @@ COUNT_WITHIN = 5.0
 
 @click.group()
 def routes() -> None:
-    """Move the tasks of a route that has another name by now, or is gone.
+    """Move the tasks of a renamed route.
 
     A task carries the id of its route: the route's name, or else its source and target, as in
     "mcs:photos -> aws:backup". When the configuration knows no such route any more, each of its tasks becomes
@@ -45,10 +45,11 @@ def routes() -> None:
 @click.argument("old")
 @click.argument("new")
 def adopt(config: str | None, as_json: bool, dry_run: bool, yes: bool, old: str, new: str) -> None:
-    """Send the dead letters of the route OLD, which is no more, back as first attempts of the route NEW.
+    """Move dead letters from OLD to NEW.
 
-    They are counted first, shown by reason, and you are asked; exactly what was counted goes. Tasks of OLD
-    that still wait for a later attempt become dead letters when their time comes: run it again then.
+    OLD is a route that is no more; its tasks go on as first attempts of the route NEW. They are counted
+    first, shown by reason, and you are asked; exactly what was counted goes. Tasks of OLD that still wait
+    for a later attempt become dead letters when their time comes: run it again then.
     """
     kind = kind_of(configuration.start(config), old, new)
 
