@@ -4,6 +4,7 @@ The path is built here, so that every legal key goes through as it is, and a req
 fraction of what it costs through the full SDK (docs/decisions/0004).
 """
 
+import asyncio
 import base64
 import hashlib
 import time
@@ -72,6 +73,7 @@ class S3Bucket(MultipartVerbs):
         super().__init__(name, account, client, pace)
         self._ask_tags = ask
         self._answers = False  # as a bucket, and not as a key in one
+        self._proving = asyncio.Lock()
         self._head_counts: bool | None = None  # whether a HEAD tells of tags as a GET does; None: not known
 
     async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
@@ -209,9 +211,12 @@ class S3Bucket(MultipartVerbs):
         """Before the first answer about an object is believed, have the bucket answer as one. With an
         endpoint that names the bucket as well, each request is about a key below its name, and every object
         seems to be absent; a file that a proxy serves in maintenance looks like an object."""
-        if not self._answers:
-            await self.check()
-            self._answers = True
+        if self._answers:
+            return
+        async with self._proving:  # of many at once the first asks for all
+            if not self._answers:
+                await self.check()
+                self._answers = True
 
     async def write(
         self,

@@ -115,7 +115,7 @@ def _claim(name: str) -> Claim | None:
 def _decoded(written: str) -> str | None:
     try:
         return unquote_to_bytes(written.replace("+", " ")).decode()
-    except UnicodeDecodeError:
+    except UnicodeError:
         return None
 
 

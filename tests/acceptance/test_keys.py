@@ -16,7 +16,8 @@ from tests.lab.programs import REMOVED, Site, deliver, record, site
 
 CREATED = "s3:ObjectCreated:Put"
 
-BODIES = {key: f"{number} {key}".encode() for number, key in enumerate(AWKWARD)}
+BODIES = {key: f"{number} {key}".encode() for number, key in enumerate(AWKWARD) if "\0" not in key}
+"""A key with NUL is no reading of a hook: some stores hold one, and no other tool would write it."""
 
 RECORDS_A_HOOK = 10
 

@@ -98,7 +98,7 @@ async def test_uploads_left_behind_are_listed_and_cleared(over_sqlite: Site) -> 
         command = [sys.executable, "-m", "console", "uploads", *words, "--config", str(over_sqlite.config)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert "No open uploads" in hookmirror("list")
+    assert "Younger than 168 hours: 1" in hookmirror("list")
     assert "left behind" in hookmirror("list", "--older-than", "0")
-    assert "aborted: 1" in hookmirror("clear", "--older-than", "0")
+    assert "aborted: 1" in hookmirror("clear", "--older-than", "0", "--yes")
     assert [upload async for upload in over_sqlite.target.uploads()] == []

@@ -58,7 +58,9 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 async def bucket_of(server: Server, stack: AsyncExitStack, ask: str = "auto") -> S3Bucket:
     store = await S3Store.open("test", settings_of(server).model_copy(update={"tags": ask}))
     stack.push_async_callback(store.close)
-    return store.bucket("b")
+    bucket = store.bucket("b")
+    bucket._answers = True  # as a bucket, when it was asked before
+    return bucket
 
 
 async def head(bucket: S3Bucket) -> State:
@@ -163,6 +165,9 @@ async def test_tags_are_read_but_where_they_are_not_asked_for(server: Tagged, st
         stores={"mcs": settings_of(server), "aws": settings_of(server)}, routes=(route,)
     )
     opened = open_route(route, settings, await open_stores(settings, stack))
+    for bucket in opened.buckets:
+        assert isinstance(bucket, S3Bucket)
+        bucket._answers = True  # as a bucket, when it was asked before
     await opened.target.head("k", tags=False)
     assert server.asked_for_tags == 0
     await opened.source.head("k")

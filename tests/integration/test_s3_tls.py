@@ -124,7 +124,7 @@ async def test_a_store_with_a_certificate_of_the_bundle_is_believed_and_no_other
     try:
         await call(believing.bucket("b"))
         asked = server.asked
-        assert asked in {"HEAD", "GET"}
+        assert asked in {"HEAD GET", "GET"}  # before it is believed of an object, the bucket lists itself
         with pytest.raises(TryAgain, match=r"(?i)certificate"):
             await call(doubting.bucket("b"))
         assert server.asked == asked

@@ -25,6 +25,7 @@ from common.task import Task
 from common.telemetry import Action
 from worker import pause
 from worker.blame import Blame
+from worker.doubt import REFUSED
 from worker.job import Job, Route
 from worker.pause import CHECK_LASTS, WAITS
 from worker.verdict import Blamed, Continue, Outcome
@@ -266,7 +267,7 @@ async def test_a_bucket_that_asks_for_patience_is_there(bench: Bench) -> None:
 )
 async def test_what_says_nothing_of_the_route_is_passed_on_as_it_is(bench: Bench, error: Exception) -> None:
     bench.fails = error
-    for number in range(10):
+    for number in range(REFUSED - 1):
         assert await bench.do(f"{number}") is error
     assert bench.source.checks == 0
     assert bench.blame.paused() == {}

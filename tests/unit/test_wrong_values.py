@@ -83,6 +83,7 @@ NO_NETWORKS = [*NO_LIST, '["10.0.0.1/8"]', '["proxy.local"]', '["10.0.0.0/33"]',
 
 WRONG: dict[str, list[str]] = {
     "queue": NO_TABLE,
+    "queue.management_url": [*NO_TEXT, '"host:15672"', '"amqp://host"', '"http://"', '"http://host:port"'],
     "queue.url": [
         *NO_TEXT,
         *(
