@@ -32,12 +32,17 @@ from worker.brake import Brake
 from worker.job import SMALL, Job, Route
 from worker.parts import PartsCopy
 from worker.plan import Heed, Skip, Step, Why, doubtful, heed, moved, sight
+from worker.remembered import Remembered
 from worker.transfer import READ_WITHIN, Budget, fetch, turn
 from worker.verdict import Continue, Outcome
 from worker.writes import Writes
 
 LAPS = 3
 """How often one attempt starts over because the source moved. Each lap writes once at most."""
+
+
+ECHO_WITHIN = 60.0
+"""Seconds for which a removal that a bucket tells of may be the mirror's own. Longer no hook should take."""
 
 
 class Mail(Publisher, Marks, Protocol):
@@ -70,6 +75,10 @@ class Mirror:
         self._loose: set[str] = set()
         """Places of buckets that describe one state of an object otherwise from one HEAD to the next, as
         several gateways may: there a copy is known by its bytes and their date."""
+        self._deleted: Remembered[float] = Remembered()
+        """When keys of two ways were deleted here: that their bucket tells of it is no news."""
+        self._restated: Remembered[tuple[tuple[str, ...], int]] = Remembered()
+        """Of which bytes and tags a copy was described anew last, and how often."""
         self._writes = Writes(self._promise_look)
 
     async def __call__(self, job: Job) -> Outcome | Continue:
@@ -126,6 +135,10 @@ class Mirror:
         target = await target_of(job.route, job.task.key, source)
         rules = self._rules(job.route)
         await refuse_alias(job, target)
+        if source is not None:
+            self._deleted.forget((job.route.source.place, task.key))
+        elif claim is not None and self._was_ours(job, now):
+            return await self._leave(job, Skip(Why.LATER_THERE if target else Why.ABSENT), None)
         step = decide.plan(
             source, target, rules, claim=claim, told=task.received, now=now, wrote=job.learned.wrote
         )
@@ -137,6 +150,12 @@ class Mirror:
         if eventual and isinstance(step, Skip) and doubtful(source, claim, task.etag, task.size):
             await self._promise_look(job, seen=sight(source))
         return await self._take(job, step, source, target, reading)
+
+    def _was_ours(self, job: Job, now: float) -> bool:
+        """Whether what the source no longer has was removed there by the route that goes the other way, and
+        not by somebody: then it shows nothing about an object that is on its way there again."""
+        at = self._deleted.get((job.route.source.place, job.task.key))
+        return at is not None and 0 <= now - at < ECHO_WITHIN
 
     def _rules(self, route: Route) -> decide.Rules:
         places = {route.source.place, route.target.place}
@@ -239,8 +258,19 @@ class Mirror:
             there = await self._writes.joins(job, there)
         await self._writes.tag(job, source)
         await self._abandon_upload(job)
+        self._note_restated(job, source)
         await self._writes.see_what_it_became(job, source, target)
         return await self._look_back(job, source, Outcome(Action.COPIED, "its description alone"))
+
+    def _note_restated(self, job: Job, source: State) -> None:
+        """Find out that the source describes one state otherwise every now and then: no store changes headers
+        or metadata without the date."""
+        key, seen = (job.route.source.place, job.task.key), (source.etag, source.last_modified, source.tags)
+        before, count = self._restated.get(key) or (seen, 0)
+        count = count + 1 if before == seen else 1
+        self._restated.put(key, (seen, count))
+        if count >= LAPS:
+            self._loose.add(job.route.source.place)
 
     async def _copy_parts(self, job: Job, source: State, target: State | None) -> Outcome | Continue | None:
         upload, job.learned.stage = job.task.upload, "parts"
@@ -277,6 +307,8 @@ class Mirror:
             await self._parts.hinder(job, job.route.back, target.identity)
         self._brake.admit(job.route.id, job.task.key, approved=job.task.approved)
         await self._abandon_upload(job)
+        if job.route.back is not None:
+            self._deleted.put((job.route.target.place, job.target_key), self._clock())
         async with self._writes.touching(job, "delete"):
             over = self._writes.over(job, "delete", target)
             await job.route.target.delete(job.target_key, over=over)

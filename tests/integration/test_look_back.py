@@ -510,6 +510,22 @@ async def test_what_somebody_changed_on_a_copy_of_ours_is_put_right_at_a_look(wo
     assert (await world.on(world.target, "k")).metadata["owner"] == "me"
 
 
+async def test_a_source_that_is_described_otherwise_now_and_then_has_no_copy_described_for_ever(
+    world: World,
+) -> None:
+    """A proxy before it says when each answer expires, in whole seconds."""
+    second = 0
+    world.source.shows = lambda verb, key, state: (
+        replace(state, headers={"expires": f"{second}"}) if state else None
+    )
+    await world.put("k", b"body")
+    for _ in range(10):
+        second += 1
+        await world.tell("k", None)
+        await world.work()
+    assert world.touched() == ["write target", *["restate target"] * mirror.LAPS]
+
+
 async def test_a_target_that_alters_what_it_is_given_is_not_given_it_at_each_event(world: World) -> None:
     def altered(verb: str, key: str, state: State | None) -> State | None:
         return replace(state, headers={**state.headers, "cache-control": "private"}) if state else None

@@ -11,7 +11,7 @@ from common.queue.port import Done, Lane, Retry
 from common.store.mark import PUT_WITHIN, Body, mark_for, origin_of
 from common.store.memory import MemoryReading
 from common.store.port import MARK, State
-from common.task import Claim
+from common.task import Claim, Task
 from common.telemetry import Action
 from tests.lab.world import Spy, World
 from worker.plan import SETTLED
@@ -128,6 +128,33 @@ async def test_what_one_wrong_no_such_key_deleted_comes_back_though_it_is_a_copy
     both.source.shows = once
     await both.tell("k", REMOVED)
     assert await both.equal()
+    assert await both.contents(both.source) == {"k": b"body"}
+    assert await both.contents(both.target) == {"k": b"body"}
+
+
+@pytest.mark.parametrize("born", ["source", "target"])
+async def test_the_echo_of_a_removal_by_the_mirror_removes_nothing(both: Both, born: str) -> None:
+    """The bucket tells of it before what was wrongly removed is copied back."""
+    await both.write(both.source if born == "source" else both.target, "k", b"body")
+    assert await both.equal()
+    gone = [True]
+
+    def once(verb: str, key: str, state: State | None) -> State | None:
+        return None if gone and verb in {"head", "read"} and gone.pop() else state
+
+    both.source.shows = once
+    task = Task(route="back", key="k", claim=REMOVED, received=both.clock.now)
+
+    async def at_once(verb: str, key: str) -> None:
+        if verb == "delete":
+            both.target.after = None
+            await both.queue.twin().publish(task.encode(), lane=Lane.LIVE)
+            await both.attempt(await both.take())
+
+    both.target.after = at_once
+    await both.tell("k", REMOVED)
+    await both.work()
+    both.target.after = None
     assert await both.contents(both.source) == {"k": b"body"}
     assert await both.contents(both.target) == {"k": b"body"}
 
