@@ -126,7 +126,8 @@ async def set_up(
 async def _start(
     options: Options, folder: Path, text: str, clouds: list[Weed], tally: Tally, stack: AsyncExitStack
 ) -> list[Service]:
-    """Start the servers, and the services with the configuration `text`, all at the same time."""
+    """Start the servers, and when they hold the buckets the services with the configuration `text`: these ask
+    for the buckets at once, and a store that is not there yet slows them down."""
     path = folder / "hookmirror.toml"
     path.write_text(text)
     wanted = [("up", "up", 2)] if options.queue is None else [("receiver", "receiver", 1)]
@@ -137,12 +138,12 @@ async def _start(
         stack.callback(cloud.kill)
     for service in services:
         stack.push_async_callback(service.stop)
+    await together(*(_start_cloud(cloud, name) for cloud, name in zip(clouds, (SOURCE, TARGET), strict=True)))
     await together(
-        *(_start_cloud(cloud) for cloud in clouds),
         *(
             service.start(command, path, programs=programs)
             for service, (_, command, programs) in zip(services, wanted, strict=True)
-        ),
+        )
     )
     return services
 
@@ -154,7 +155,7 @@ async def together(*calls: Awaitable[object]) -> None:
             raise end
 
 
-async def _start_cloud(cloud: Weed) -> None:
+async def _start_cloud(cloud: Weed, bucket: str) -> None:
     starting = asyncio.ensure_future(asyncio.to_thread(cloud.start))
     try:
         await asyncio.shield(starting)
@@ -164,6 +165,11 @@ async def _start_cloud(cloud: Weed) -> None:
             starting, return_exceptions=True
         )  # the thread cannot be cancelled, only waited for
         raise
+    store = await S3Store.open("demo", settings_for(cloud.endpoint))
+    try:
+        await store.bucket(bucket).create()
+    finally:
+        await store.close()
 
 
 async def _open(
@@ -177,8 +183,6 @@ async def _open(
     user = await bucket(SOURCE, mcs.endpoint)
     source, target = await bucket(SOURCE, clouds[0].endpoint), await bucket(TARGET, clouds[1].endpoint)
     requests = await stack.enter_async_context(SignedRequests(settings_for(mcs.endpoint)))
-    await user.create()
-    await target.create()
     return Stage(mcs, queue, route, services, user, requests, source, target)
 
 

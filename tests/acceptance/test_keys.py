@@ -43,7 +43,7 @@ class Pass:
     async def tell(self, hook_url: str, event: str) -> None:
         """Send the event of every key, once for each different form in which this source may write it."""
         writings = WRITINGS[self.encoding]
-        written = [form for key in AWKWARD for form in dict.fromkeys(write(key) for write in writings)]
+        written = [form for key in BODIES for form in dict.fromkeys(write(key) for write in writings)]
         records = [record(key, event, bucket=self.source.name) for key in written]
         hooks = [records[n : n + RECORDS_A_HOOK] for n in range(0, len(records), RECORDS_A_HOOK)]
         await at_once(deliver(hook_url, *hook) for hook in hooks)
@@ -117,9 +117,9 @@ async def test_every_legal_key_comes_and_goes_as_it_is_however_its_sender_writes
             await each.tell(here.hook_url, CREATED)
         await here.quiet(QUIET_WITHIN)
         for each in made:
-            assert {entry.key async for entry in each.source.list()} == {*AWKWARD}
+            assert {entry.key async for entry in each.source.list()} == {*BODIES}
             assert await contents(each.target) == BODIES
-            await at_once(each.source.delete(key) for key in AWKWARD)
+            await at_once(each.source.delete(key) for key in BODIES)
             await each.tell(here.hook_url, REMOVED)
         await here.quiet(QUIET_WITHIN)
         for each in made:
