@@ -302,6 +302,10 @@ class Mirror:
         return isinstance(step, decide.Copy | decide.Restate)
 
     async def _delete(self, job: Job, target: State | None) -> Outcome | None:
+        if job.route.back is not None and await job.route.source.head(job.task.key) is not None:
+            # Deleted on one wrong answer, it would come back too late: the other way may be faster.
+            job.learned.moved = True
+            return None
         if target and job.route.back is not None and target.size > SMALL:
             # It may be on its way to the source, which takes longer than SETTLED.
             await self._parts.hinder(job, job.route.back, target.identity)

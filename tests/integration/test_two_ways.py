@@ -10,7 +10,7 @@ from common.errors import NotSupported
 from common.queue.port import Done, Lane, Retry
 from common.store.mark import PUT_WITHIN, Body, mark_for, origin_of
 from common.store.memory import MemoryReading
-from common.store.port import MARK, State
+from common.store.port import MARK
 from common.task import Claim, Task
 from common.telemetry import Action
 from tests.lab.world import Spy, World
@@ -46,6 +46,12 @@ class Both(World):
         at = formatdate(self.clock.now - seconds, usegmt=True)
         object.__setattr__(state, "last_modified", at)
         objects[key] = MemoryReading(state, content)
+
+
+def wrong_once(side: Spy, times: int = 1) -> None:
+    """Have the next look at the side, or so many, find nothing."""
+    left = [None] * times
+    side.shows = lambda verb, key, state: left.pop() if left else state
 
 
 @pytest.fixture
@@ -117,15 +123,10 @@ async def test_what_is_renamed_and_back_on_the_copys_side_comes_to_the_other(bot
     assert await both.contents(both.source) == {"k": b"body"}
 
 
-async def test_what_one_wrong_no_such_key_deleted_comes_back_though_it_is_a_copy(both: Both) -> None:
+async def test_what_a_wrong_no_such_key_deleted_comes_back_though_it_is_a_copy(both: Both) -> None:
     await both.write(both.target, "k", b"body")
     assert await both.equal()
-    gone = [True]
-
-    def once(verb: str, key: str, state: State | None) -> State | None:
-        return None if gone and verb in {"head", "read"} and gone.pop() else state
-
-    both.source.shows = once
+    wrong_once(both.source, times=2)
     await both.tell("k", REMOVED)
     assert await both.equal()
     assert await both.contents(both.source) == {"k": b"body"}
@@ -133,16 +134,23 @@ async def test_what_one_wrong_no_such_key_deleted_comes_back_though_it_is_a_copy
 
 
 @pytest.mark.parametrize("born", ["source", "target"])
+async def test_one_wrong_no_such_key_removes_nothing_on_either_side(both: Both, born: str) -> None:
+    await both.write(both.source if born == "source" else both.target, "k", b"body")
+    assert await both.equal()
+    wrong_once(both.source)
+    both.journal.clear()
+    await both.tell("k", REMOVED)
+    assert await both.equal()
+    assert await both.contents(both.source) == {"k": b"body"}
+    assert not any(entry.startswith("delete") for entry in both.journal)
+
+
+@pytest.mark.parametrize("born", ["source", "target"])
 async def test_the_echo_of_a_removal_by_the_mirror_removes_nothing(both: Both, born: str) -> None:
     """The bucket tells of it before what was wrongly removed is copied back."""
     await both.write(both.source if born == "source" else both.target, "k", b"body")
     assert await both.equal()
-    gone = [True]
-
-    def once(verb: str, key: str, state: State | None) -> State | None:
-        return None if gone and verb in {"head", "read"} and gone.pop() else state
-
-    both.source.shows = once
+    wrong_once(both.source, times=2)
     task = Task(route="back", key="k", claim=REMOVED, received=both.clock.now)
 
     async def at_once(verb: str, key: str) -> None:

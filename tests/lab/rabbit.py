@@ -36,6 +36,16 @@ def free_port() -> int:
         return port
 
 
+def _runs(group: int) -> bool:
+    """Whether a thread of this process group is neither stopped nor dead."""
+    for stat in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+        with suppress(OSError):  # ended meanwhile
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "TtZX":
+                return True
+    return False
+
+
 class RabbitNode:
     """One node in `folder`; `start` and `kill` may alternate, the data stays."""
 
@@ -126,9 +136,14 @@ class RabbitNode:
             self._process = None
 
     def pause(self) -> None:
-        """Stop the node's processor time: connections stay, nothing answers."""
+        """Stop the node's processor time: connections stay, nothing answers once this returns."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGSTOP)
+            deadline = time.monotonic() + START_WITHIN
+            while _runs(self._process.pid):  # each thread stops by itself, when it is scheduled next
+                if time.monotonic() > deadline:
+                    raise RuntimeError("RabbitMQ does not stop")
+                time.sleep(0.01)
 
     def resume(self) -> None:
         """Undo `pause`."""

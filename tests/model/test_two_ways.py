@@ -43,6 +43,7 @@ SHIPPED = [
     *[Explorer(script, before=before) for script in scripts(2) for before in (SAME, ONE, OTHER)],
     *[Explorer(script, doubled=1) for script in scripts(2)],
     *[Explorer(script, crashes=1) for script in scripts(2)],
+    *[Explorer(script, lies=1, before=before) for script in scripts(2) for before in (EMPTY, SAME)],
     *[Explorer(script, doubled=1, crashes=1) for script in CROSSED],
     *[Explorer(script) for script in THREE],
     *[Explorer((), before=OTHER, asked=asked, crashes=1) for asked in LOOKS],
@@ -69,13 +70,16 @@ MUTANTS = {
         [Explorer(script, conditional=False) for script in CROSSED],
         "ends with a, not with b",
     ),
-    "nothing handed over to the other side": (
-        [Explorer(((0, ""), (0, "b")), before=SAME, crashes=1, hands_over=False)],
-        "ends with nothing, not with b",
-    ),
     "nothing handed over between buckets that never were the same": (
         [Explorer((), before=OTHER, asked=asked, hands_over=False) for asked in LOOKS],
         "ends with x here, y there",
+    ),
+    "removed at the first look": (
+        [
+            Explorer(((side, ""), (where, "b")), lies=1, before=SAME, looks_twice=False)
+            for side, where in itertools.product((0, 1), repeat=2)
+        ],
+        "ends with nothing, not with b",
     ),
     "the rules for one way": ([Explorer(script, two_ways=False) for script in CROSSED], "ends with"),
 }

@@ -4,6 +4,8 @@ The world: people write and remove on either side by a script; each change of a 
 too, is told by a hook of that side, in any order, some twice; workers look, write and look back; one may
 crash, and its write land late.
 
+Who was told of a removal may see once that the key is not there, though it is.
+
 Assumed of time, as docs/two-ways.md has it: a hook about an object is handled within plan.SETTLED seconds
 after it was written, whenever somebody must know whether it was; a look in doubt comes after every write has
 landed that was under way.
@@ -83,12 +85,11 @@ def copied(side: int, thing: Thing, at: int) -> Thing:
 
 
 class Message(NamedTuple):
-    """A hook of `side`, or with no claim a look; `wrote` and `doubt` as a task has them."""
+    """A hook of `side`, or with no claim a look; `doubt` as a task has it."""
 
     side: int
     claim: Claim | None = None
     doubt: bool = False
-    wrote: bool = False
     waits: bool = False
 
 
@@ -116,6 +117,7 @@ class World(NamedTuple):
     """Writes that may still land: on which side, over what, and what."""
     doubled: int
     crashes: int
+    lies: int
     removed: str = ""
     """The letter that the script removed last."""
 
@@ -153,6 +155,10 @@ class Explorer:
     workers: int = 2
     doubled: int = 0
     crashes: int = 0
+    lies: int = 0
+    """So often a worker that was not told of a creation is shown that the key is not there, though it is."""
+    looks_twice: bool = True
+    """Look at the source once more before something is removed."""
     conditional: bool = True
     """Write only over what was seen; a late write too."""
     hands_over: bool = True
@@ -225,7 +231,14 @@ class Explorer:
         """Look at the source, then at what the target has."""
         message = worker.message
         seen = rest.things[message.side]
-        claim = None if worker.wrote or message.wrote else message.claim
+        if rest.lies and seen is not None and worker.message.claim is not Claim.CREATED:
+            yield from self.sees(rest._replace(lies=rest.lies - 1), worker, None)
+        yield from self.sees(rest, worker, seen)
+
+    def sees(self, rest: World, worker: Worker, seen: Thing | None) -> Iterator[Move]:
+        """Heed what the source shows."""
+        message = worker.message
+        claim = None if worker.wrote else message.claim
         if seen is None and heed(None, claim, eventual=False) is Heed.OVERTAKEN:
             yield "reads nothing: overtaken", self.done(rest, worker)
         else:
@@ -238,7 +251,7 @@ class Explorer:
     def compares(self, rest: World, worker: Worker) -> Iterator[Move]:
         """Decide, by the real rules."""
         side, thing = worker.message.side, rest.things[1 - worker.message.side]
-        claim = None if worker.wrote or worker.message.wrote else worker.message.claim
+        claim = None if worker.wrote else worker.message.claim
         told_at = PACE * rest.step + PACE // 2
         step = decide(side, worker.seen, thing, claim, told_at, worker.now, two_ways=self.two_ways)
         what = f"sees {shown(thing)} {SIDES[1 - side]}: {type(step).__name__}"
@@ -249,12 +262,20 @@ class Explorer:
         elif isinstance(step, Settle):
             yield what, rest._replace(queue=(*rest.queue, worker.message))
         elif isinstance(step, Delete):
-            yield what, with_worker(rest, worker._replace(at="writes", old=thing, thing=None))
+            at = "confirms" if self.looks_twice else "writes"
+            yield what, with_worker(rest, worker._replace(at=at, old=thing, thing=None))
         else:
             assert isinstance(step, Copy | Restate), step
             assert worker.seen is not None
             copy = copied(side, worker.seen, PACE * rest.step + PACE // 4)
             yield what, with_worker(rest, worker._replace(at="writes", old=thing, thing=copy))
+
+    def confirms(self, rest: World, worker: Worker) -> Iterator[Move]:
+        """Start over when the source has the key after all, or again."""
+        if rest.things[worker.message.side] is None:
+            yield "looks twice: nothing", with_worker(rest, worker._replace(at="writes"))
+        else:
+            yield "looks twice: moved", with_worker(rest, worker._replace(at="reads", old=None))
 
     @staticmethod
     def now(rest: World, side: int) -> int:
@@ -318,7 +339,7 @@ class Explorer:
         Raises RuntimeError when there are more than `limit`."""
         things = tuple(Thing(letter, 0) if letter else None for letter in self.before)
         looks = tuple(Message(side) for side in self.asked)
-        first = World((things[0], things[1]), 0, looks, (), (), self.doubled, self.crashes)
+        first = World((things[0], things[1]), 0, looks, (), (), self.doubled, self.crashes, self.lies)
         before: dict[World, Move | None] = {first: None}
         frontier = deque([first])
         while frontier and len(before) < limit:
