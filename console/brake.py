@@ -14,7 +14,7 @@ from common.errors import Unreadable
 from common.queue.port import DeadLetter, Queue
 from common.task import Task
 from common.telemetry import one_line
-from console.options import config_option, json_option, print_json, print_table, with_queue
+from console.options import config_option, json_option, print_json, print_table, sure, with_queue, yes_option
 
 HELD = "BrakeOn: brake:"
 """How the reason of a held delete begins: the error's name and its first word (worker/brake.py)."""
@@ -53,23 +53,28 @@ def list_(config: str | None, as_json: bool) -> None:
 @config_option
 @json_option
 @click.option("--dry-run", is_flag=True, help="Only count what would be released.")
+@yes_option
 @click.argument("route")
-def release(config: str | None, as_json: bool, dry_run: bool, route: str) -> None:
+def release(config: str | None, as_json: bool, dry_run: bool, yes: bool, route: str) -> None:
     """Let the held deletes of ROUTE go ahead: they are meant.
 
-    Each key is compared again: what the source has once more is copied and not deleted. What the brake
-    takes back meanwhile waits for another release. A task is durable in its queue before it leaves the
-    dead letters, so that an interrupted release repeats work and loses none.
+    They are counted first, and you are asked; exactly what was counted is released. Each key is compared
+    again: what the source has once more is copied and not deleted. What the brake takes back meanwhile waits
+    for another release. A task is durable in its queue before it leaves the dead letters, so that an
+    interrupted release repeats work and loses none.
     """
-    count = with_queue(config, lambda queue: _release(queue, route, dry_run=dry_run))
-    if not count:
+    ids = with_queue(config, lambda queue: _ids(queue, route))
+    if not ids:
         raise click.ClickException(
             f'no delete of a route called "{route}" is held. See which are:  hookmirror brake list'
         )
+    if not dry_run:
+        sure(f"delete these {len(ids)} objects from the target of {one_line(route)}?", yes=yes)
+        with_queue(config, lambda queue: _release(queue, ids))
     if as_json:
-        print_json({"route": route, "would_release" if dry_run else "released": count})
+        print_json({"route": route, "would_release" if dry_run else "released": len(ids)})
     else:
-        click.echo(f"{'would release' if dry_run else 'released'}: {count}")
+        click.echo(f"{'would release' if dry_run else 'released'}: {len(ids)}")
 
 
 async def _held(queue: Queue) -> AsyncIterator[Held]:
@@ -89,11 +94,13 @@ async def _by_route(queue: Queue) -> dict[str, list[DeadLetter]]:
     return dict(routes)
 
 
-async def _release(queue: Queue, route: str, *, dry_run: bool) -> int:
-    # All are listed before the first one goes: those that the brake adds meanwhile nobody has approved.
-    held = [(letter, task) async for letter, task in _held(queue) if task.route == route]
-    if dry_run:
-        return len(held)
+async def _ids(queue: Queue, route: str) -> set[str]:
+    return {letter.id async for letter, task in _held(queue) if task.route == route}
+
+
+async def _release(queue: Queue, ids: set[str]) -> None:
+    """Release what was counted: nobody has approved what the brake adds meanwhile."""
+    held = [(letter, task) async for letter, task in _held(queue) if letter.id in ids]
     rest, durable = iter(held), list[str]()
     try:
         while batch := list(islice(rest, BATCH)):
@@ -102,7 +109,6 @@ async def _release(queue: Queue, route: str, *, dry_run: bool) -> int:
     finally:
         # Once, and not batch by batch: each drop may have to go over all the dead letters.
         await queue.drop(durable)
-    return len(held)
 
 
 async def _publish(queue: Queue, letter: DeadLetter, task: Task) -> None:

@@ -1,4 +1,4 @@
-"""What several commands have in common: the configuration option, JSON output, a queue for one call."""
+"""What several commands have in common: options, JSON and tables, a queue for one call, being sure."""
 
 import asyncio
 import json
@@ -27,6 +27,7 @@ config_option = click.option(
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask, for scripts.")
 
 
 def with_queue(config: str | None, call: Callable[[Queue], Awaitable[T]]) -> T:
@@ -42,6 +43,22 @@ def with_queue(config: str | None, call: Callable[[Queue], Awaitable[T]]) -> T:
             await queue.close()
 
     return asyncio.run(once())
+
+
+def at_terminal() -> bool:
+    """Whether there is a person to ask."""
+    return sys.stdin.isatty()
+
+
+def sure(question: str, *, yes: bool) -> None:
+    """Return when the person agrees, or `yes` says so; else the command ends here."""
+    if yes:
+        return
+    if not at_terminal():
+        raise click.UsageError(
+            f"{question} Nobody is there to be asked: add --yes, or --dry-run to only count."
+        )
+    click.confirm(question, abort=True, err=True)
 
 
 def print_table(table: Table) -> None:

@@ -16,9 +16,9 @@ from common.settings import Settings
 from common.task import Task
 from console.dead.change import show_count
 from console.dead.letter import Entry
-from console.dead.options import dry_run_option, entries, sure, yes_option
+from console.dead.options import dry_run_option, entries
 from console.dead.summary import Survey, survey
-from console.options import config_option, json_option, print_json, with_queue
+from console.options import config_option, json_option, print_json, sure, with_queue, yes_option
 
 BATCH = 10_000
 """Dead letters that are held in memory at once."""

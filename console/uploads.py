@@ -16,8 +16,7 @@ from common.errors import ConfigError
 from common.settings import Settings
 from common.store.port import OpenUpload
 from common.telemetry import one_line
-from console.dead.options import sure, yes_option
-from console.options import config_option, json_option, print_json, print_table
+from console.options import config_option, json_option, print_json, print_table, sure, yes_option
 from worker.job import Route
 from worker.program import open_routes, open_stores
 

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from common.queue.port import Queue
-from console.dead.options import all_option, dry_run_option, progress, sure, where_options, yes_option
+from console.dead.options import all_option, dry_run_option, progress, where_options
 from console.dead.summary import Survey, survey
 from console.dead.where import Where
-from console.options import config_option, json_option, print_json, print_table, with_queue
+from console.options import config_option, json_option, print_json, print_table, sure, with_queue, yes_option
 
 COMES_BACK = {
     "BrakeOn": "If the deletes are meant:  hookmirror brake release ROUTE",

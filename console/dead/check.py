@@ -15,9 +15,9 @@ from common.settings import Settings
 from common.telemetry import one_line
 from console.dead.change import carry_out
 from console.dead.compare import Comparison, Finding, Key, Standing, by_key
-from console.dead.options import entries, limit_option, progress, sure, where_options, yes_option
+from console.dead.options import entries, limit_option, progress, where_options
 from console.dead.where import NO_ROUTE, Where
-from console.options import config_option, json_option, print_json, print_table, with_queue
+from console.options import config_option, json_option, print_json, print_table, sure, with_queue, yes_option
 from worker.program import open_routes, open_stores
 
 NO_TASK = Finding(Standing.CANNOT_TELL, "the dead letter is no task")

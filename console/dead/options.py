@@ -1,6 +1,5 @@
-"""What the commands on dead letters have in common: which are meant, going over them, being sure."""
+"""What the commands on dead letters have in common: which are meant, and going over them."""
 
-import sys
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -17,7 +16,6 @@ from console.dead.where import condition, where
 
 Command = Callable[..., None]
 
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask, for scripts.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only count them, by route and reason.")
 all_option = click.option("--all", "everything", is_flag=True, help="Take every dead letter there is now.")
 limit_option = click.option(
@@ -81,19 +79,3 @@ def progress() -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def at_terminal() -> bool:
-    """Whether there is a person to ask."""
-    return sys.stdin.isatty()
-
-
-def sure(question: str, *, yes: bool) -> None:
-    """Return when the person agrees, or `yes` says so; else the command ends here."""
-    if yes:
-        return
-    if not at_terminal():
-        raise click.UsageError(
-            f"{question} Nobody is there to be asked: add --yes, or --dry-run to only count."
-        )
-    click.confirm(question, abort=True, err=True)

@@ -21,13 +21,13 @@ PORTS = {"http": 80, "https": 443}
 HEADERS = {"Content-Type": "application/json", "X-Amz-Sns-Messages-Type": "SubscriptionConfirmation"}
 
 
-def warnings(url: str) -> list[str]:
-    """Return what may keep MCS from calling `url`, or lead a stranger there. Raises `ConfigError` for one
-    that nobody can call."""
+def warnings(url: str, *, from_mcs: bool = True) -> list[str]:
+    """Return what may keep the sender from calling `url`, which MCS is unless not `from_mcs`, or lead a
+    stranger there. Raises `ConfigError` for one that nobody can call."""
     parts = _split(url)
     port = parts.port or PORTS[parts.scheme]
     found = []
-    if port not in PORTS.values():
+    if from_mcs and port not in PORTS.values():
         found.append(
             f"the public_url is on port {port}, and MCS calls only 80 and 443: put a reverse proxy in front"
         )

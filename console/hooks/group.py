@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +17,7 @@ from common.store.notifications import Hook
 from common.telemetry import one_line
 from console.hooks import answer, buckets
 from console.hooks.buckets import Act, Outcome
-from console.options import config_option, json_option, print_json, print_table
+from console.options import config_option, json_option, print_json, print_table, sure, yes_option
 
 sources_argument = click.argument("sources", nargs=-1, metavar="[STORE:BUCKET]...")
 
@@ -64,7 +65,7 @@ def add(config: str | None, as_json: bool, dry_run: bool, sources: tuple[str, ..
     second: the store replaces the whole list.
     """
     settings, meant = _read(config, sources)
-    _warn(_warnings(_public_urls(settings, meant)))
+    _warn(_warnings(_public_urls(settings, meant).values()))
     _changed(_each(settings, meant, buckets.add(settings, dry_run=dry_run)), as_json, dry_run)
 
 
@@ -72,14 +73,22 @@ def add(config: str | None, as_json: bool, dry_run: bool, sources: tuple[str, ..
 @config_option
 @json_option
 @dry_run_option
+@yes_option
 @sources_argument
-def remove(config: str | None, as_json: bool, dry_run: bool, sources: tuple[str, ...]) -> None:
+def remove(config: str | None, as_json: bool, dry_run: bool, yes: bool, sources: tuple[str, ...]) -> None:
     """Take back what is ours.
 
-    The buckets' changes are no longer told.
+    The buckets' changes are no longer told. The hooks are listed first, and you are asked.
     """
     settings, meant = _read(config, sources)
-    _changed(_each(settings, meant, buckets.remove(settings, dry_run=dry_run)), as_json, dry_run)
+    outcomes = _each(settings, meant, buckets.remove(settings, dry_run=True))
+    count = sum(len(outcome.found.surplus) for outcome in outcomes)
+    if count and not dry_run:
+        if not (as_json or yes):
+            _say_changes(outcomes, "would be ")
+        sure(f"remove {'this hook' if count == 1 else f'these {count} hooks'}?", yes=yes)
+        outcomes = _each(settings, meant, buckets.remove(settings, dry_run=False))
+    _changed(outcomes, as_json, dry_run)
 
 
 @hooks.command()
@@ -94,8 +103,9 @@ def check(config: str | None, as_json: bool, sources: tuple[str, ...]) -> None:
     """
     settings, meant = _read(config, sources)
     urls = _public_urls(settings, meant)
-    warned = _warnings(urls)
     outcomes = _each(settings, meant, buckets.look(settings, closely=True))
+    by_topic = {urls[outcome.source] for outcome in outcomes if outcome.found.by_topic}
+    warned = _warnings(urls.values(), by_topic)
     answers = {source: answer.problem(url, source.partition(":")[2]) for source, url in urls.items()}
     fine = all(outcome.found.as_needed and not outcome.error for outcome in outcomes)
     fine = fine and not any(answers.values())
@@ -145,8 +155,13 @@ def _public_urls(settings: Settings, sources: list[str]) -> dict[str, str]:
     return {source: url for source, url in urls.items() if url}
 
 
-def _warnings(urls: dict[str, str]) -> list[str]:
-    return [sentence for url in dict.fromkeys(urls.values()) for sentence in answer.warnings(url)]
+def _warnings(urls: Iterable[str], by_topic: Collection[str] = ()) -> list[str]:
+    """Return what is to be said of each URL; those in `by_topic` MCS does not call."""
+    return [
+        sentence
+        for url in dict.fromkeys(urls)
+        for sentence in answer.warnings(url, from_mcs=url not in by_topic)
+    ]
 
 
 def _each(settings: Settings, sources: list[str], act: Act) -> list[Outcome]:
@@ -157,10 +172,13 @@ def _changed(outcomes: list[Outcome], as_json: bool, dry_run: bool) -> None:
     if as_json:
         print_json([_written(outcome, dry_run) for outcome in outcomes])
     else:
-        would = "would be " if dry_run else ""
-        for outcome in outcomes:
-            _say(outcome, missing=f"{would}added", surplus=f"{would}removed")
+        _say_changes(outcomes, "would be " if dry_run else "")
     _end(outcomes)
+
+
+def _say_changes(outcomes: list[Outcome], would: str) -> None:
+    for outcome in outcomes:
+        _say(outcome, missing=f"{would}added", surplus=f"{would}removed")
 
 
 def _say(outcome: Outcome, *, missing: str, surplus: str) -> None:

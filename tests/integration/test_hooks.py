@@ -257,10 +257,14 @@ async def test_the_hooks_of_others_stay_through_adding_and_removing(lab: Lab) ->
         assert (await lab.hooks("add")).code == 0
         listed = (await lab.hooks("list", "--json")).json[0]["hooks"]
         assert [(hook["ours"], hook["target"]) for hook in listed] == [(True, lab.hooks.url), (False, theirs)]
-        removed = await lab.hooks("remove")
+        asked = await lab.hooks("remove")
+        assert (asked.code, asked.out.count(": would be removed: ")) == (2, 1)
+        assert "remove this hook? Nobody is there to be asked: add --yes" in asked.err
+        assert await lab.configuration() != before
+        removed = await lab.hooks("remove", "--yes")
         assert (removed.code, removed.out.count(": removed: ")) == (0, 1)
         assert await lab.configuration() == before
-        assert "none of ours, 1 of others" in (await lab.hooks("remove")).out
+        assert "none of ours, 1 of others" in (await lab.hooks("remove", "--yes")).out
 
 
 async def test_each_filter_is_registered_and_what_was_by_hand_gives_way(lab: Lab) -> None:
@@ -307,7 +311,7 @@ async def test_each_name_of_a_bucket_is_registered_and_checked_at_the_url_of_its
     await lab.owner("PUT", BUCKET, "k", body=b"x")
     await lab.mcs.drained()
     assert (lab.mcs.sent.events, lab.mcs.sent.refused) == (2, 0)
-    assert (await lab.hooks("remove", f"other:{BUCKET}")).out.count("removed") == 2
+    assert (await lab.hooks("remove", "--yes", f"other:{BUCKET}")).out.count("removed") == 2
     assert b"SimpleTopic" not in await lab.configuration()
 
 
@@ -332,7 +336,7 @@ async def test_what_the_configuration_lacks_is_said(lab: Lab) -> None:
 async def test_a_hook_is_taken_back_when_no_route_is_left(lab: Lab) -> None:
     await lab.hooks("add")
     lab.hooks.routes()
-    assert (await lab.hooks("remove", f"mcs:{BUCKET}")).out.count(": removed: ") == 1
+    assert (await lab.hooks("remove", "--yes", f"mcs:{BUCKET}")).out.count(": removed: ") == 1
     assert b"SimpleTopic" not in await lab.configuration()
 
 
@@ -391,7 +395,7 @@ async def test_standard_topics_are_listed_and_keep_their_bytes(tmp_path: Path) -
         head, _, tail = STANDARD.partition(b"</NotificationConfiguration>")
         assert keeper.body.startswith(head + b"<SimpleTopicConfiguration><Id>hookmirror-")
         assert keeper.body.endswith(b"</SimpleTopicConfiguration></NotificationConfiguration>" + tail)
-        assert (await hooks("remove")).code == 0
+        assert (await hooks("remove", "--yes")).code == 0
         assert keeper.body == STANDARD
 
 

@@ -300,7 +300,9 @@ async def test_released_deletes_are_looked_at_again_and_go_through(braked: World
     back = GONE[20]
     await braked.put(back)  # recreated while its delete was held
     await braked.tell("good", back)
-    assert await command._release(braked.queue, "good", dry_run=False) == 20
+    held = await command._ids(braked.queue, "good")
+    assert len(held) == 20
+    await command._release(braked.queue, held)
     await braked.work()
     done = [a.verdict for a in braked.seen[-21:]]
     assert done.count(Done(Action.DELETED)) == 19, "approved deletes are not held again"

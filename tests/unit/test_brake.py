@@ -135,8 +135,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.hookmirror, ("brake", *arguments), prog_name="hookmirror")
+def run(*arguments: str, answer: str | None = None) -> Result:
+    return CliRunner().invoke(cli.hookmirror, ("brake", *arguments), input=answer, prog_name="hookmirror")
 
 
 def with_queue(call: Callable[[SqliteQueue], Any]) -> Any:
@@ -189,7 +189,7 @@ def test_a_release_sends_the_held_deletes_of_one_route_back_approved() -> None:
     hold(task("c", route="other"))
     hold(task("too large"), why="Refused: too large")
     hold(b"\xff no task")
-    result = run("release", "r")
+    result = run("release", "r", "--yes")
     assert (result.exit_code, result.output) == (0, "released: 3\n")
     live = ready(Lane.LIVE)
     assert [(entry.key, entry.claim, entry.approved) for entry in live] == [
@@ -202,11 +202,38 @@ def test_a_release_sends_the_held_deletes_of_one_route_back_approved() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 2), ("\n", 1, 2)])
+def test_a_person_is_asked_before_a_release(
+    answer: str, code: int, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(task("a"), task("b"))
+    assert run("release", "r").exit_code == 2, "nobody is there to be asked"
+    monkeypatch.setattr("console.options.at_terminal", lambda: True)
+    result = run("release", "r", answer=answer)
+    assert "delete these 2 objects from the target of r?" in result.stderr
+    assert (result.exit_code, len(letters())) == (code, left)
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_the_brake_holds_after_the_question_stays_held() -> None:
+    hold(task("a"))
+
+    async def meanwhile(queue: SqliteQueue) -> None:
+        ids = await command._ids(queue, "r")
+        await queue.bury(task("late"), lane=Lane.LIVE, why=WHY)
+        await command._release(queue, ids)
+
+    with_queue(meanwhile)
+    assert [entry.key for entry in ready(Lane.LIVE)] == ["a"]
+    assert len(letters()) == 1
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_release_of_more_than_a_batch_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "BATCH", 4)
     for number in range(30):
         hold(task(f"{number}", route="r" if number % 3 else "other"))
-    assert json.loads(run("release", "r", "--json").stdout) == {"route": "r", "released": 20}
+    assert json.loads(run("release", "r", "--yes", "--json").stdout) == {"route": "r", "released": 20}
     assert len(ready(Lane.LIVE)) == 20
     assert len(letters()) == 10
 
@@ -247,9 +274,9 @@ def test_a_release_that_breaks_off_has_lost_none(monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patch:
         patch.setattr(SqliteQueue, "publish", failing)
-        assert isinstance(run("release", "r").exception, QueueAway)
+        assert isinstance(run("release", "r", "--yes").exception, QueueAway)
     assert len(letters()) == 4, "what was not published with its whole batch stays"
-    assert run("release", "r").output == "released: 4\n"
+    assert run("release", "r", "--yes").output == "released: 4\n"
     assert {entry.key for entry in ready(Lane.LIVE)} == {f"{number}" for number in range(6)}
 
 

@@ -326,7 +326,7 @@ def test_without_a_person_to_ask_many_are_refused_with_the_count_and_the_remedy(
 def test_a_person_is_asked_after_the_count(
     verb: str, answer: str, code: int, rest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("console.dead.options.at_terminal", lambda: True)
+    monkeypatch.setattr("console.options.at_terminal", lambda: True)
     mixed()
     result = run(verb, "--reason", "StoreAway", answer=answer)
     assert result.exit_code == code

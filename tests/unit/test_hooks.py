@@ -144,3 +144,4 @@ def test_of_two_that_serve_the_same_the_one_by_hand_goes() -> None:
 )
 def test_a_port_that_mcs_does_not_call_is_warned_of(url: str, warned: bool) -> None:
     assert bool(warnings(url)) is warned
+    assert warnings(url, from_mcs=False) == []

@@ -112,7 +112,7 @@ def test_without_a_person_to_ask_nothing_is_aborted(target: MemoryBucket) -> Non
 def test_a_person_is_asked_after_the_list(
     target: MemoryBucket, answer: str, code: int, rest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("console.dead.options.at_terminal", lambda: True)
+    monkeypatch.setattr("console.options.at_terminal", lambda: True)
     begin(target, "old", "young")
     result = run("clear", answer=answer)
     assert result.exit_code == code
