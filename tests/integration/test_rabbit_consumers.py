@@ -8,10 +8,11 @@ import aio_pika
 import aiormq
 import pytest
 
+from common.errors import LostDelivery
 from common.queue import topology
 from common.queue.port import Done, Lane
 from common.queue.rabbitmq import RabbitQueue
-from common.queue.rabbitmq.consume import Subscription
+from common.queue.rabbitmq.consume import TOO_SHORT, Subscription
 from tests.lab.rabbit import RabbitNode
 
 pytestmark = pytest.mark.timeout(180)
@@ -88,3 +89,33 @@ async def test_a_lane_deleted_and_declared_again_within_a_second_goes_on(queue: 
     finally:
         consuming.cancel()
         await asyncio.wait([consuming])
+
+
+async def test_a_consumer_timeout_that_strikes_is_named_in_the_log(
+    own_rabbit: RabbitNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In rabbitmq.conf it cannot be seen before. A channel is looked at every minute, here each second."""
+    url = await own_rabbit.wipe()
+    set_timeout(own_rabbit, 1500, each=1000)
+    queue = await RabbitQueue.open(url, look_after=1200)
+    try:
+        await queue.publish(b"slow", lane=Lane.LIVE)
+        async with aclosing(queue.deliveries(Lane.LIVE, 4)) as deliveries:  # type: ignore[type-var]
+            held = await anext(deliveries)
+            again = await asyncio.wait_for(anext(deliveries), NOTICED_WITHIN)
+            assert again.body == b"slow"
+            assert again.returned
+            with pytest.raises(LostDelivery):
+                await queue.settle(held, Done("too late"))
+    finally:
+        await queue.close()
+        set_timeout(own_rabbit, 1_800_000, each=60_000)
+    assert TOO_SHORT in caplog.text
+
+
+def set_timeout(node: RabbitNode, milliseconds: int, *, each: int) -> None:
+    """Have each channel looked at so often, and closed when a delivery is held for longer than that."""
+    settings = {"consumer_timeout": milliseconds, "channel_tick_interval": each}
+    node.control(
+        "eval", ", ".join(f"application:set_env(rabbit, {name}, {ms})" for name, ms in settings.items()) + "."
+    )
