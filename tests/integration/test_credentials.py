@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from pydantic import SecretStr
 
 from common.errors import ConfigError, RouteDown
@@ -86,6 +87,42 @@ async def test_keys_that_are_not_there_yet_are_waited_for(home: Path) -> None:
     (home / ".aws/credentials").write_text(f"[default]\n{keys('late')}\n")
     clock.now += AGAIN_AFTER
     assert await keys_of(credentials) == "late"
+
+
+async def test_a_machine_whose_metadata_service_comes_late_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """EC2's IMDSv2: a token, the name of the role, its keys."""
+    there = False
+    given = {"Code": "Success", "AccessKeyId": "role", "SecretAccessKey": "s", "Token": "t"}
+    given["Expiration"] = "2099-01-01T00:00:00Z"
+
+    async def answer(request: web.Request) -> web.Response:
+        if not there:
+            return web.Response(status=503)
+        if request.method == "PUT":
+            return web.Response(text="a token")
+        assert request.headers["x-aws-ec2-metadata-token"] == "a token"
+        return web.Response(text="the-role") if request.path.endswith("/") else web.json_response(given)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await (site := web.TCPSite(runner, "127.0.0.1", 0)).start()
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{runner.addresses[0][1]}")
+    clock = Clock()
+    credentials = Credentials("aws", StoreSettings(), clock=clock)
+    try:
+        with pytest.raises(RouteDown, match=r"^stores.aws: no credentials"):
+            await credentials.get_frozen_credentials()
+        there = True
+        clock.now += AGAIN_AFTER
+        assert await keys_of(credentials) == "role"
+    finally:
+        await site.stop()
+        await runner.cleanup()
 
 
 @pytest.mark.parametrize(
