@@ -29,6 +29,7 @@ from common.telemetry import Action
 from worker import plan as decide
 from worker.alias import refuse_alias
 from worker.brake import Brake
+from worker.faces import Faces
 from worker.job import SMALL, Job, Route
 from worker.parts import PartsCopy
 from worker.plan import Heed, Skip, Step, Why, doubtful, heed, moved, sight
@@ -70,15 +71,9 @@ class Mirror:
         self._owners = owners or {}
         self._clock = clock
         self._parts = PartsCopy(budget, mail)
-        self._two_faced: set[str] = set()
-        """Places of sources that describe an object by HEAD otherwise than by GET: there HEAD is believed."""
-        self._loose: set[str] = set()
-        """Places of buckets that describe one state of an object otherwise from one HEAD to the next, as
-        several gateways may: there a copy is known by its bytes and their date."""
+        self._faces = Faces()
         self._deleted: Remembered[float] = Remembered()
         """When keys of two ways were deleted here: that their bucket tells of it is no news."""
-        self._restated: Remembered[tuple[tuple[str, ...], int]] = Remembered()
-        """Of which bytes and tags a copy was described anew last, and how often."""
         self._writes = Writes(self._promise_look)
 
     async def __call__(self, job: Job) -> Outcome | Continue:
@@ -110,7 +105,7 @@ class Mirror:
         """Look and act once. None when the source has moved meanwhile: then it is to be done again."""
         source, key, now = job.route.source, job.task.key, self._clock()
         job.learned.stage = "read"
-        if not job.heads_first and source.place not in self._two_faced:
+        if not (job.heads_first or self._faces.heads_first(source.place)):
             async with source.read(key) as reading:
                 state = reading.state if reading else None
                 if state is None or state.size <= SMALL:
@@ -158,8 +153,8 @@ class Mirror:
         return at is not None and 0 <= now - at < ECHO_WITHIN
 
     def _rules(self, route: Route) -> decide.Rules:
-        places = {route.source.place, route.target.place}
-        return route.rules if self._loose.isdisjoint(places) else route.loose_rules
+        places = route.source.place, route.target.place
+        return route.loose_rules if self._faces.is_loose(places) else route.rules
 
     async def _tagged(self, job: Job, source: State, target: State | None) -> bool:
         """Give a copy of ours the tags that it lacks: whoever wrote it may have died before."""
@@ -258,19 +253,9 @@ class Mirror:
             there = await self._writes.joins(job, there)
         await self._writes.tag(job, source)
         await self._abandon_upload(job)
-        self._note_restated(job, source)
+        self._faces.restated(job.route.source.place, source)
         await self._writes.see_what_it_became(job, source, target)
         return await self._look_back(job, source, Outcome(Action.COPIED, "its description alone"))
-
-    def _note_restated(self, job: Job, source: State) -> None:
-        """Find out that the source describes one state otherwise every now and then: no store changes headers
-        or metadata without the date."""
-        key, seen = (job.route.source.place, job.task.key), (source.etag, source.last_modified, source.tags)
-        before, count = self._restated.get(key) or (seen, 0)
-        count = count + 1 if before == seen else 1
-        self._restated.put(key, (seen, count))
-        if count >= LAPS:
-            self._loose.add(job.route.source.place)
 
     async def _copy_parts(self, job: Job, source: State, target: State | None) -> Outcome | Continue | None:
         upload, job.learned.stage = job.task.upload, "parts"
@@ -331,11 +316,10 @@ class Mirror:
         if now is None or copied is None or moved(copied, now):
             job.learned.moved = True
             return None
+        self._faces.differs(source.place, again=job.learned.otherwise)
         if job.learned.otherwise:
-            self._loose.add(source.place)
             return outcome
         job.learned.otherwise = True
-        self._two_faced.add(source.place)
         return None  # once more, for the copy to be described as HEAD does
 
     async def _promise_look(self, job: Job, *, seen: str | None = None) -> None:
