@@ -105,13 +105,17 @@ class Mirror:
         """Look and act once. None when the source has moved meanwhile: then it is to be done again."""
         source, key, now = job.route.source, job.task.key, self._clock()
         job.learned.stage = "read"
+        absent = False
         if not (job.heads_first or self._faces.heads_first(source.place)):
             async with source.read(key) as reading:
-                state = reading.state if reading else None
-                if state is None or state.size <= SMALL:
-                    return await self._agree(job, state, reading, now)
+                if reading and reading.state.size <= SMALL:
+                    return await self._agree(job, reading.state, reading, now)
+            absent = reading is None
         # Of what is large only the HEAD counts, from the first look to the last: its parts take several.
-        return await self._agree(job, await source.head(key), None, now)
+        state = await source.head(key)
+        if state is None and not absent:
+            state = await source.head(key)  # one wrong NoSuchKey is not believed
+        return await self._agree(job, state, None, now)
 
     async def _agree(
         self, job: Job, source: State | None, reading: Reading | None, now: float
@@ -287,10 +291,6 @@ class Mirror:
         return isinstance(step, decide.Copy | decide.Restate)
 
     async def _delete(self, job: Job, target: State | None) -> Outcome | None:
-        if job.route.back is not None and await job.route.source.head(job.task.key) is not None:
-            # Deleted on one wrong answer, it would come back too late: the other way may be faster.
-            job.learned.moved = True
-            return None
         if target and job.route.back is not None and target.size > SMALL:
             # It may be on its way to the source, which takes longer than SETTLED.
             await self._parts.hinder(job, job.route.back, target.identity)

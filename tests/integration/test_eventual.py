@@ -85,8 +85,8 @@ FORGED = [
     (b"body", CREATED, "the right one", ["read source", "head target"], []),
     (b"body", CREATED, "another", ["read source", "head target"], ["head source"]),
     (b"body", REMOVED, None, ["read source"], ["head source"]),
-    (None, CREATED, "another", ["read source"], ["read source"]),
-    (None, REMOVED, None, ["read source", "head target"], []),
+    (None, CREATED, "another", ["read source", "head source"], ["read source", "head source"]),
+    (None, REMOVED, None, ["read source", "head source", "head target"], []),
 ]
 
 

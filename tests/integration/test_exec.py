@@ -28,6 +28,7 @@ from demo.weed import settings_for
 from tests.integration.test_s3_features import client
 from tests.lab.clouds import moto
 from tests.lab.until import until
+from tests.lab.world import Spy
 from worker import execute
 from worker.actions import Acting
 from worker.attempt import Attempt, Attempted, Observer
@@ -394,6 +395,23 @@ def versions_of_k(user: Any, *bodies: bytes) -> str:
     user.put_bucket_versioning(Bucket="myfiles", VersioningConfiguration=enabled)
     ids = [user.put_object(Bucket="myfiles", Key="k", Body=body)["VersionId"] for body in bodies]
     return str(ids[-1])
+
+
+@pytest.mark.parametrize(("claim", "verb"), [(Claim.CREATED, "copy"), (Claim.REMOVED, None), (None, "copy")])
+async def test_one_wrong_no_such_key_is_not_believed(
+    bench: Bench, claim: Claim | None, verb: str | None
+) -> None:
+    spy = Spy(bench.source, [], "source")
+    bench.route = Route("r", spy, None)
+    bench.program('echo "$3" >> $D/calls')
+    await bench.put("k")
+    spy.is_wrong(1)
+    result = await bench.come(claim=claim)
+    if verb is None:
+        assert result == Outcome(Action.SKIPPED, Why.OVERTAKEN)
+    else:
+        assert result == Outcome(Action.EXECUTED, verb)
+        assert bench.wrote("calls") == f"{verb}\n"
 
 
 @pytest.mark.parametrize("contradiction", [said_created_but_gone, said_removed_but_there])

@@ -110,10 +110,21 @@ async def test_a_source_that_is_removed_while_it_is_copied_is_deleted_in_the_sam
     assert await world.contents(world.target) == {}
 
 
-async def test_one_wrong_no_such_key_is_mended_in_the_same_attempt(world: World) -> None:
+@pytest.mark.parametrize("claim", [CREATED, REMOVED, None])
+async def test_one_wrong_no_such_key_is_not_believed(world: World, claim: Claim | None) -> None:
     await world.mirror("k", b"precious")
-    wrong = iter([None])
-    world.source.shows = lambda verb, key, state: next(wrong, state)
+    new = await world.put("k", b"new") if claim is CREATED else await world.on(world.source, "k")
+    world.source.is_wrong(1)
+    await world.tell("k", claim)
+    await world.work()
+    assert "delete target" not in world.touched()
+    assert (await world.on(world.target, "k")).etag == new.etag
+    assert await world.idle()
+
+
+async def test_a_no_such_key_that_was_wrong_twice_is_mended_in_the_same_attempt(world: World) -> None:
+    await world.mirror("k", b"precious")
+    world.source.is_wrong(2)
     await world.tell("k", REMOVED)
     assert await world.work() == [Done(Action.COPIED)]
     assert world.touched() == ["delete target", "write target"]
@@ -373,7 +384,7 @@ async def test_a_created_event_of_an_object_that_is_gone_is_overtaken_at_once(wo
     await world.tell("k", CREATED)
     assert await world.work() == [Done(Action.SKIPPED)]
     assert await world.idle()
-    assert world.journal == ["read source"]
+    assert world.journal == ["read source", "head source"]
 
 
 async def test_a_target_that_garbles_what_it_is_given_ends_a_hook_with_one_write(world: World) -> None:

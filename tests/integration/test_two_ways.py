@@ -48,12 +48,6 @@ class Both(World):
         objects[key] = MemoryReading(state, content)
 
 
-def wrong_once(side: Spy, times: int = 1) -> None:
-    """Have the next look at the side, or so many, find nothing."""
-    left = [None] * times
-    side.shows = lambda verb, key, state: left.pop() if left else state
-
-
 @pytest.fixture
 def both() -> Both:
     return Both()
@@ -126,7 +120,7 @@ async def test_what_is_renamed_and_back_on_the_copys_side_comes_to_the_other(bot
 async def test_what_a_wrong_no_such_key_deleted_comes_back_though_it_is_a_copy(both: Both) -> None:
     await both.write(both.target, "k", b"body")
     assert await both.equal()
-    wrong_once(both.source, times=2)
+    both.source.is_wrong(2)
     await both.tell("k", REMOVED)
     assert await both.equal()
     assert await both.contents(both.source) == {"k": b"body"}
@@ -137,7 +131,7 @@ async def test_what_a_wrong_no_such_key_deleted_comes_back_though_it_is_a_copy(b
 async def test_one_wrong_no_such_key_removes_nothing_on_either_side(both: Both, born: str) -> None:
     await both.write(both.source if born == "source" else both.target, "k", b"body")
     assert await both.equal()
-    wrong_once(both.source)
+    both.source.is_wrong(1)
     both.journal.clear()
     await both.tell("k", REMOVED)
     assert await both.equal()
@@ -150,7 +144,7 @@ async def test_the_echo_of_a_removal_by_the_mirror_removes_nothing(both: Both, b
     """The bucket tells of it before what was wrongly removed is copied back."""
     await both.write(both.source if born == "source" else both.target, "k", b"body")
     assert await both.equal()
-    wrong_once(both.source, times=2)
+    both.source.is_wrong(2)
     task = Task(route="back", key="k", claim=REMOVED, received=both.clock.now)
 
     async def at_once(verb: str, key: str) -> None:

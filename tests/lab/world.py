@@ -89,6 +89,11 @@ class Spy:
     def _shown(self, verb: str, key: str, state: State | None) -> State | None:
         return self.shows(verb, key, state) if self.shows else state
 
+    def is_wrong(self, times: int) -> None:
+        """Have the next looks, so many, find nothing."""
+        left = [None] * times
+        self.shows = lambda verb, key, state: left.pop() if left else state
+
     def fail(self, error: BaseException, *verbs: str) -> None:
         """From now on raise `error` for `verbs`, or for all."""
 

@@ -31,6 +31,9 @@ THREE: list[Script] = [
     ((0, "a"), (1, ""), (1, "b")),
 ]
 
+WRITTEN_FIRST = [script for script in scripts(2) if script[0][1]]
+"""Where something was just removed, one right answer and one wrong one may come together."""
+
 LOOKS: list[tuple[int, ...]] = [(0,), (1,), (0, 1)]
 """Sides of two buckets that were never the same, of which a job asks."""
 
@@ -43,7 +46,8 @@ SHIPPED = [
     *[Explorer(script, before=before) for script in scripts(2) for before in (SAME, ONE, OTHER)],
     *[Explorer(script, doubled=1) for script in scripts(2)],
     *[Explorer(script, crashes=1) for script in scripts(2)],
-    *[Explorer(script, lies=1, before=before) for script in scripts(2) for before in (EMPTY, SAME)],
+    *[Explorer(script, doubled=1, lies=1, before=SAME) for script in scripts(1)],
+    *[Explorer(script, lies=1, before=before) for script in WRITTEN_FIRST for before in (EMPTY, SAME)],
     *[Explorer(script, doubled=1, crashes=1) for script in CROSSED],
     *[Explorer(script) for script in THREE],
     *[Explorer((), before=OTHER, asked=asked, crashes=1) for asked in LOOKS],
@@ -74,12 +78,9 @@ MUTANTS = {
         [Explorer((), before=OTHER, asked=asked, hands_over=False) for asked in LOOKS],
         "ends with x here, y there",
     ),
-    "removed at the first look": (
-        [
-            Explorer(((side, ""), (where, "b")), lies=1, before=SAME, looks_twice=False)
-            for side, where in itertools.product((0, 1), repeat=2)
-        ],
-        "ends with nothing, not with b",
+    "an absence is believed at the first answer": (
+        [Explorer(script, lies=1, before=SAME, asks_twice=False) for script in WRITTEN_FIRST],
+        "ends with",
     ),
     "the rules for one way": ([Explorer(script, two_ways=False) for script in CROSSED], "ends with"),
 }

@@ -4,7 +4,7 @@ The world: people write and remove on either side by a script; each change of a 
 too, is told by a hook of that side, in any order, some twice; workers look, write and look back; one may
 crash, and its write land late.
 
-Who was told of a removal may see once that the key is not there, though it is.
+A source may say once that a key is not there, though it is.
 
 Assumed of time, as docs/two-ways.md has it: a hook about an object is handled within plan.SETTLED seconds
 after it was written, whenever somebody must know whether it was; a look in doubt comes after every write has
@@ -156,9 +156,9 @@ class Explorer:
     doubled: int = 0
     crashes: int = 0
     lies: int = 0
-    """So often a worker that was not told of a creation is shown that the key is not there, though it is."""
-    looks_twice: bool = True
-    """Look at the source once more before something is removed."""
+    """So often a source says that a key is not there, though it is."""
+    asks_twice: bool = True
+    """Believe that a key is not there at the second answer."""
     conditional: bool = True
     """Write only over what was seen; a late write too."""
     hands_over: bool = True
@@ -228,15 +228,28 @@ class Explorer:
             yield "CRASH with a write in flight", crashed._replace(late=(*crashed.late, late))
 
     def reads(self, rest: World, worker: Worker) -> Iterator[Move]:
-        """Look at the source, then at what the target has."""
-        message = worker.message
-        seen = rest.things[message.side]
-        if rest.lies and seen is not None and worker.message.claim is not Claim.CREATED:
-            yield from self.sees(rest._replace(lies=rest.lies - 1), worker, None)
-        yield from self.sees(rest, worker, seen)
+        """Look at the source: that it has no such key is believed at the second answer."""
+        for after, seen in self.answers(rest, worker):
+            if seen is None and self.asks_twice:
+                yield "reads nothing", with_worker(after, worker._replace(at="asks_again"))
+            else:
+                yield from self.heeds(after, worker, seen)
 
-    def sees(self, rest: World, worker: Worker, seen: Thing | None) -> Iterator[Move]:
-        """Heed what the source shows."""
+    def asks_again(self, rest: World, worker: Worker) -> Iterator[Move]:
+        """The second answer."""
+        for after, seen in self.answers(rest, worker):
+            yield from self.heeds(after, worker, seen)
+
+    @staticmethod
+    def answers(rest: World, worker: Worker) -> Iterator[tuple[World, Thing | None]]:
+        """What the source may say."""
+        there = rest.things[worker.message.side]
+        yield rest, there
+        if rest.lies and there is not None:
+            yield rest._replace(lies=rest.lies - 1), None
+
+    def heeds(self, rest: World, worker: Worker, seen: Thing | None) -> Iterator[Move]:
+        """Heed what the source shows, then look at what the target has."""
         message = worker.message
         claim = None if worker.wrote else message.claim
         if seen is None and heed(None, claim, eventual=False) is Heed.OVERTAKEN:
@@ -262,20 +275,12 @@ class Explorer:
         elif isinstance(step, Settle):
             yield what, rest._replace(queue=(*rest.queue, worker.message))
         elif isinstance(step, Delete):
-            at = "confirms" if self.looks_twice else "writes"
-            yield what, with_worker(rest, worker._replace(at=at, old=thing, thing=None))
+            yield what, with_worker(rest, worker._replace(at="writes", old=thing, thing=None))
         else:
             assert isinstance(step, Copy | Restate), step
             assert worker.seen is not None
             copy = copied(side, worker.seen, PACE * rest.step + PACE // 4)
             yield what, with_worker(rest, worker._replace(at="writes", old=thing, thing=copy))
-
-    def confirms(self, rest: World, worker: Worker) -> Iterator[Move]:
-        """Start over when the source has the key after all, or again."""
-        if rest.things[worker.message.side] is None:
-            yield "looks twice: nothing", with_worker(rest, worker._replace(at="writes"))
-        else:
-            yield "looks twice: moved", with_worker(rest, worker._replace(at="reads", old=None))
 
     @staticmethod
     def now(rest: World, side: int) -> int:
