@@ -81,12 +81,14 @@ def _answer(metrics: Metrics, scope: Mapping[str, Any]) -> tuple[int, str, bytes
 
 async def sample(depths: QueueDepths, queue: Inspector) -> None:
     """Ask `queue` how deep it is."""
+    counts = None
     try:
         async with asyncio.timeout(ANSWER_WITHIN):
-            depths.counts = await queue.counts()
-    except (QueueAway, TimeoutError):  # hookmirror_queue_up says so, and so do the log lines of who needs it
-        depths.counts = None
-    depths.asked = True
+            counts = await queue.counts()
+    except (QueueAway, TimeoutError):
+        pass  # hookmirror_queue_up says so, and so do the log lines of who needs it
+    finally:
+        depths.counts, depths.asked = counts, True
 
 
 async def repeat(take: Callable[[], Awaitable[None]]) -> None:

@@ -193,7 +193,7 @@ class SenderAway(TryAgain):
 
 
 class KeyBusy(TryAgain):
-    """This process is already working on the key; one at a time keeps zombies harmless."""
+    """Another delivery works on the key, here or in another process; one at a time keeps zombies harmless."""
 
     counts = False
 
@@ -206,7 +206,7 @@ class Throttled(TryAgain):
 
 
 class RouteDown(TryAgain):
-    """Refused as it may be for every object alike: then an operator must act, the task is not to blame."""
+    """Refused as it may be for every object alike: `worker/blame.py` finds out whose failure it is."""
 
     patience = 30
 

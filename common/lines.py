@@ -23,14 +23,20 @@ class LineWriter(logging.Handler):
 
     def __init__(self, fd: int, told: Callable[[int], str], room: int = ROOM) -> None:
         super().__init__()
-        self.dropped = 0
+        self._crowded = 0  # dropped for lack of room, counted by whoever logs
+        self._failed = 0  # not written, counted by the writer
         self._told = told
         self._fd = fd
         self._lines: queue.Queue[str | None] = queue.Queue(room)
-        self._untold = 0
+        self._said = 0  # of the dropped, as the writer has told
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
         self._thread.start()
         atexit.register(self.close)
+
+    @property
+    def dropped(self) -> int:
+        """How many lines nobody will see."""
+        return self._crowded + self._failed
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take the line for `record`. Never blocks."""
@@ -42,8 +48,7 @@ class LineWriter(logging.Handler):
         try:
             self._lines.put_nowait(line)
         except queue.Full:
-            self.dropped += 1
-            self._untold += 1
+            self._crowded += 1
 
     def close(self) -> None:
         """Write what waits, within FLUSH_WITHIN seconds, and end."""
@@ -56,8 +61,8 @@ class LineWriter(logging.Handler):
     def _write_all(self) -> None:
         while (line := self._lines.get()) is not None:
             self._write(line)
-            if self._untold:
-                count, self._untold = self._untold, 0
+            if (dropped := self.dropped) > self._said:
+                count, self._said = dropped - self._said, dropped
                 self._write(self._told(count))
 
     def _write(self, line: str) -> None:
@@ -69,5 +74,5 @@ class LineWriter(logging.Handler):
             except BlockingIOError:  # somebody who shares the pipe made it so
                 select.select([], [self._fd], [], 1.0)
             except OSError:  # a full disk, a closed pipe
-                self.dropped += 1
+                self._failed += 1
                 return

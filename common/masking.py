@@ -24,6 +24,7 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _TELLING = re.compile(
     r"-----BEGIN "
     r"|://[^\s/?#@]{0,256}@"
+    r"|://[^\s/?#@:]{0,256}:[^\s@]{0,256}@"  # with a password that should have been escaped
     rf"|(?i:{_TELLTALES})[\w.-]{{0,40}}[\"'\\]{{0,3}}\s{{0,8}}[:=]"
     r"|(?i:\b(?:sig|pass|pw|psk|jwt|pin|otp))[\"'\\]{0,3}\s{0,8}[:=]"
     r"|(?i:\bbearer\s{1,8}[\w+/=.~-]{6}|\bbasic\s{1,8}[\w+/=-]{12})"

@@ -14,8 +14,17 @@ from common.masking import masked
 from common.sources import Keys, bare, table_at
 
 HIDDEN = frozenset(
-    {"url", "public_url", "stack_url", "forward", "secret", "access_key_id", "secret_access_key"}
-    | {"session_token"}
+    {
+        "url",
+        "management_url",
+        "public_url",
+        "stack_url",
+        "forward",
+        "secret",
+        "access_key_id",
+        "secret_access_key",
+        "session_token",
+    }
 )
 """Keys whose value is never shown: it is a secret, or holds one, or is one by mistake."""
 

@@ -5,6 +5,7 @@ lists as JSON), files named alike among systemd's credentials or under `/run/sec
 Only this module reads the environment.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 
 from common import overlap, telemetry, values
 from common.errors import ConfigError
+from common.masking import masked
 from common.relative import anchored
 from common.routes import ActionTable, RouteSettings, StackRouteSettings
 from common.sentences import place, sentence
@@ -112,8 +114,9 @@ class Settings(Table):
         name = route.target.partition(":")[0]
         known = values.STORAGE_CLASSES | set(self.stores[name].storage_classes)
         if route.storage_class not in known:
+            written = masked("", route.storage_class)
             raise ValueError(
-                f'{place(("routes", index, "storage_class"))} = "{route.storage_class}": S3 has no such '
+                f'{place(("routes", index, "storage_class"))} = "{written}": S3 has no such '
                 f"class: write one of {', '.join(sorted(known))}; one that only this store has goes into "
                 f"stores.{name}.storage_classes too"
             )
@@ -143,7 +146,9 @@ class Settings(Table):
         """Return what the sources say of `store` by now; None when they cannot be used, or there are none."""
         try:
             return self._again().stores.get(store) if self._again else None
-        except ConfigError:
+        except ConfigError as error:
+            why = f"the configuration is not read again: {error}"
+            telemetry.log(telemetry.Action.FAILED, why, level=logging.WARNING)
             return None
 
     def hook_url(self, source: str) -> str | None:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
@@ -112,26 +113,28 @@ class _Secrets:
     """What may never be shown, in every way in which it may be written."""
 
     def __init__(self) -> None:
-        self._known: dict[str, None] = {}
-        self._lasting = 0
+        self._known: tuple[str, ...] = ()
+        self._renewed: dict[str, dict[str, None]] = {}
         self._forms: list[str] = []
 
     def set(self, secrets: Iterable[str]) -> None:
         """Hide these, and forget all others."""
-        self._known = dict.fromkeys(filter(_hidable, secrets))
-        self._lasting = len(self._known)
+        self._known = tuple(filter(_hidable, secrets))
+        self._renewed.clear()
         self._rebuild()
 
-    def add(self, *secrets: str) -> None:
-        """Hide these too. Of many that are renewed the last few are known."""
+    def add(self, owner: str, *secrets: str) -> None:
+        """Hide these too, which `owner` has renewed: of his the last few are known."""
+        renewed = self._renewed.setdefault(owner, {})
         for secret in filter(_hidable, secrets):
-            self._known.setdefault(secret)
-        while len(self._known) > self._lasting + RENEWED:
-            del self._known[list(self._known)[self._lasting]]
+            renewed.setdefault(secret)
+        while len(renewed) > RENEWED:
+            del renewed[next(iter(renewed))]
         self._rebuild()
 
     def _rebuild(self) -> None:
-        forms = {form for secret in self._known for form in _written(secret)}
+        known = chain(self._known, *self._renewed.values())
+        forms = {form for secret in known for form in _written(secret)}
         # The longest first, so that a secret which contains another is hidden whole.
         self._forms = sorted(forms, key=len, reverse=True)
 
@@ -143,15 +146,15 @@ class _Secrets:
         return text
 
 
-RENEWED = 32
-"""How many secrets that came at run time are remembered: the last few of each store's."""
+RENEWED = 8
+"""How many secrets that came at run time are remembered of each who renews his: a key has one and a token."""
 
 _secrets = _Secrets()
 
 
-def hide(*secrets: str) -> None:
-    """From now on show none of these: what a credential chain delivers, and delivers anew."""
-    _secrets.add(*secrets)
+def hide(owner: str, *secrets: str) -> None:
+    """From now on show none of these: what a credential chain delivers to `owner`, and delivers anew."""
+    _secrets.add(owner, *secrets)
 
 
 def without_secrets(text: str) -> str:

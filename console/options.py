@@ -56,7 +56,7 @@ def sure(question: str, *, yes: bool) -> None:
         return
     if not at_terminal():
         raise click.UsageError(
-            f"{question} Nobody is there to be asked: add --yes, or --dry-run to only count."
+            f"{question} Nobody is there to be asked: add --yes."
         )
     click.confirm(question, abort=True, err=True)
 

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from common.errors import QueueAway, Slow, TooLarge, Unreadable
+from common.errors import HookmirrorError, QueueAway, Slow, TooLarge, Unreadable
 from common.queue.port import Lane, Publisher
 from common.task import Task
-from common.telemetry import Action, log
+from common.telemetry import Action, log, unexpected
 from receiver.admission import Rate, Visit
 from receiver.dialects.unknown import describe_bytes
 from receiver.metrics import HookMetrics
@@ -143,8 +143,10 @@ class Intake:
                 await asyncio.gather(*map(self._bury, letters))
         except TimeoutError as error:
             raise QueueAway("the queue has not confirmed the records in time") from error
+        except HookmirrorError as error:
+            raise QueueAway(str(error)) from error
         except Exception as error:
-            raise QueueAway(str(error) or type(error).__name__) from error
+            raise QueueAway(unexpected(error)) from error
 
     async def _bury(self, letter: Letter) -> None:
         why = f"{Unreadable.__name__}: {letter.why}"

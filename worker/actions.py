@@ -144,10 +144,7 @@ class Acting:
     async def __call__(self, job: Job) -> Outcome | Continue:
         """Do the job, or put it off. Raises only errors of `common.errors`."""
         task = job.task
-        source = job.route.source
-        state = await source.head(task.key) or await source.head(
-            task.key
-        )  # one wrong NoSuchKey is not believed
+        state = await job.route.source.head(task.key)
         doubts = job.route.eventual and task.tries == 0
         worth = heed(state, task.claim, eventual=doubts)
         if doubts and state is not None and task.claim is Claim.REMOVED:

@@ -117,15 +117,14 @@ class Blame:
             raise _turned_away(known.doubt, wait)
         with known.trial(trouble):
             try:
-                async with asyncio.timeout(HOLD_WITHIN):
+                async with asyncio.timeout(HOLD_WITHIN) as limit:
                     outcome = await self._act(job)
             except LostDelivery:
                 raise
-            except TimeoutError:
-                error = StoreAway(f"not done within {HOLD_WITHIN:.0f} s")
-                raise await self._blame(line, job, error, began) from None
             except Exception as error:
-                raise await self._blame(line, job, error, began) from error
+                late = limit.expired() and isinstance(error, TimeoutError)
+                failure = StoreAway(f"not done within {HOLD_WITHIN:.0f} s") if late else error
+                raise await self._blame(line, job, failure, began) from error
         self._passed(line, job, outcome)
         return outcome
 

@@ -112,10 +112,8 @@ class Mirror:
                     return await self._agree(job, reading.state, reading, now)
             absent = reading is None
         # Of what is large only the HEAD counts, from the first look to the last: its parts take several.
-        state = await source.head(key)
-        if state is None and not absent:
-            state = await source.head(key)  # one wrong NoSuchKey is not believed
-        return await self._agree(job, state, None, now)
+        # An absence is believed at the second answer; a proof is two by itself.
+        return await self._agree(job, await source.head(key, proof=not absent), None, now)
 
     async def _agree(
         self, job: Job, source: State | None, reading: Reading | None, now: float

@@ -143,7 +143,7 @@ class Account:
         frozen = await self._credentials.get_frozen_credentials()
         if frozen is not self._frozen and frozen != self._frozen:
             self._keys = Keys(frozen.access_key or "", frozen.secret_key or "", frozen.token or "")
-            hide(self._keys.secret, self._keys.token)
+            hide(self.name, self._keys.secret, self._keys.token)
         self._frozen = frozen
         sent = {"host": host, **headers}
         return self._signer.sign(method, path, query, sent, keys=self._keys, now=time.time())

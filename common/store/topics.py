@@ -8,6 +8,7 @@ import re
 from urllib.parse import quote, urlsplit
 from xml.sax.saxutils import unescape
 
+from common.errors import StoreAway
 from common.proxies import proxy_for
 from common.store.answer import Broken
 from common.store.aws import Account
@@ -18,6 +19,8 @@ MAX_ANSWER = 2**22
 
 MAX_PAGES = 100
 
+NOT_IMPLEMENTED = 501
+
 _MEMBER = re.compile(r"<member>(.*?)</member>", re.DOTALL)
 _ARN = re.compile(r"<TopicArn>([^<]+)</TopicArn>")
 _URL = re.compile(r"<EndpointAddress>([^<]*)</EndpointAddress>")
@@ -25,8 +28,8 @@ _NEXT = re.compile(r"<NextToken>([^<]+)</NextToken>")
 
 
 async def topics_of(account: Account, client: Client) -> dict[str, str] | None:
-    """Return the URL that each topic calls, by the topic's ARN; None when the store keeps no topics, or does
-    not tell."""
+    """Return the URL that each topic calls, by the topic's ARN; None when the store keeps no topics, or may
+    not tell. Raises `StoreAway` when it does not answer now."""
     found: dict[str, str] = {}
     asked = "Action=ListTopics&Version=2010-03-31"
     body = asked
@@ -53,7 +56,7 @@ def read(answer: str) -> dict[str, str]:
 
 
 async def _ask(account: Account, client: Client, body: bytes) -> str:
-    """Return the answer to one question, "" when it is no success."""
+    """Return the answer to one question, "" when the store does not understand it, or refuses."""
     parts = urlsplit(account.endpoint)
     way, path = Way.to(account.endpoint, proxy_for(account.endpoint)), f"{parts.path.rstrip('/')}/"
     sent = {
@@ -68,6 +71,8 @@ async def _ask(account: Account, client: Client, body: bytes) -> str:
             whole = await response.read(MAX_ANSWER)
         finally:
             response.release()
-    except (Unreached, Broken):
-        return ""
+    except (Unreached, Broken) as error:
+        raise StoreAway(f"its topics could not be asked for: {error}") from error
+    if response.status >= 500 and response.status != NOT_IMPLEMENTED:
+        raise StoreAway(f"its topics could not be asked for: it answers {response.status}")
     return whole.decode(errors="replace") if response.status == 200 else ""

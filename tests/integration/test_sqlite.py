@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ConfigError, QueueAway
+from common.errors import ConfigError, LostDelivery, QueueAway
 from common.queue import open_queue
 from common.queue.port import Bury, Counts, Done, Lane, Retry
 from common.queue.sqlite import SqliteQueue, database
+from common.queue.sqlite.queue import LEASE
 from tests.contract.test_queue import nothing_comes, seen, take
+from tests.lab.clock import Clock
 
 OLD = """
 CREATE TABLE message (
@@ -288,6 +290,29 @@ async def test_a_file_of_an_older_version_is_brought_up_to_date_by_whoever_opens
     assert [await both[1].first("k", who, at=1000, within=60) for who in "aba"] == [True, False, True]
     for queue in both:
         await queue.close()
+
+
+async def test_processes_that_start_together_all_open_the_file(tmp_path: Path) -> None:
+    """One in five hundred was told that the file is locked."""
+    for number in range(100):
+        path = tmp_path / f"{number}.db"
+        for queue in await asyncio.gather(*(SqliteQueue.open(path) for _ in range(4))):
+            await queue.close()
+
+
+async def test_a_late_settle_takes_no_later_lease_away(path: Path) -> None:
+    """The lease ran out, and the same process has taken the message again."""
+    clock = Clock()
+    queue = await SqliteQueue.open(path, clock=clock)
+    await queue.publish(b"x", lane=Lane.LIVE)
+    [first] = await take(queue, 1)
+    clock.now += 2 * LEASE
+    [second] = await take(queue, 1)
+    with pytest.raises(LostDelivery):
+        await queue.settle(first, Done("too late"))
+    assert queue.holds(second)
+    await queue.settle(second, Done("ok"))
+    await queue.close()
 
 
 async def test_a_file_of_a_newer_version_is_not_touched(path: Path) -> None:

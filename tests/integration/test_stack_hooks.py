@@ -128,7 +128,7 @@ async def test_the_path_of_notifications_is_written_to_no_log_and_the_outputs_ne
         await server.post(b"{", path=PATH)
         await server.request("GET", PATH)
         await server.request("PUT", PATH)
-    hide(*site.settings(0).secrets())
+    hide("all", *site.settings(0).secrets())
     formatter = LineFormatter(as_json)
     lines = [formatter.format(record) for record in caplog.records]
     assert not [line for line in lines if PATH.rpartition("/")[2] in line or SIGNED in line]

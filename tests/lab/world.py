@@ -161,7 +161,10 @@ class Spy:
 
     async def head(self, key: str, *, proof: bool = True, tags: bool = True) -> State | None:
         await self._note("head", key)
-        return self._shown("head", key, await self.bucket.head(key, proof=proof, tags=tags))
+        state = await self.bucket.head(key, proof=proof, tags=tags)
+        shown = self._shown("head", key, state)
+        # The proof of an absence is a second answer.
+        return self._shown("read", key, state) if proof and shown is None else shown
 
     @asynccontextmanager
     async def read(self, key: str) -> AsyncIterator[MemoryReading | None]:

@@ -13,6 +13,7 @@ from common.admin import make_app, sample
 from common.errors import (
     BadSignature,
     BrakeOn,
+    ConfigError,
     HookmirrorError,
     KeyBusy,
     LostDelivery,
@@ -361,11 +362,11 @@ def test_a_metric_that_fails_fails_nothing_else(caplog: pytest.LogCaptureFixture
 class Queue(MemoryQueue):
     """A queue that can be away, or silent."""
 
-    away = False
+    away: HookmirrorError | None = None
 
     async def counts(self) -> Counts:
         if self.away:
-            raise QueueAway("away")
+            raise self.away
         return Counts(ready={Lane.LIVE: 3, Lane.BULK: 4}, waiting=5, held=None, dead=6)
 
 
@@ -386,10 +387,16 @@ async def test_the_depth_is_told_by_lane_and_state_and_not_at_all_while_the_queu
         "hookmirror_dead_letters": 6,
     }
     assert depths() == known
-    queue.away = True
+    queue.away = QueueAway("away")
     await sample(metrics.queue, queue)
     assert depths() == {"hookmirror_queue_up": 0}
-    queue.away = False
+    queue.away = None
+    await sample(metrics.queue, queue)
+    queue.away = ConfigError("its queues have other arguments")
+    with pytest.raises(ConfigError):
+        await sample(metrics.queue, queue)
+    assert depths() == {"hookmirror_queue_up": 0}
+    queue.away = None
     await sample(metrics.queue, queue)
     assert depths() == known
 

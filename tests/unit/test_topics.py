@@ -143,6 +143,34 @@ async def test_a_check_tells_topics_that_call_our_url_from_others(
         await runner.cleanup()
 
 
+@pytest.mark.parametrize(
+    ("status", "away"), [(503, True), (500, True), (501, False), (403, False), (400, False)]
+)
+async def test_a_store_that_does_not_answer_for_its_topics_is_not_taken_for_one_without(
+    status: int,
+    away: bool,
+    tmp_path: Path,
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        if request.method == "GET":
+            return web.Response(text=NOTIFIED.format(topic="mine"), content_type="application/xml")
+        return web.Response(status=status)
+
+    [port] = free_ports(1)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    (tmp_path / "hookmirror.toml").write_text(CONFIG.format(url=URL, port=port))
+    try:
+        result = await _run(tmp_path, "list")
+        assert ("its topics could not be asked for" in result.output) == away
+        assert result.exit_code == int(away)
+    finally:
+        await runner.cleanup()
+
+
 async def _run(folder: Path, *arguments: str) -> Result:
     whole = ("hooks", *arguments, "--config", str(folder / "hookmirror.toml"))
     return await asyncio.to_thread(CliRunner().invoke, cli.hookmirror, whole)

@@ -14,6 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from common import service
+from common.errors import ConfigError
 from common.settings import PREFIX, Settings, load
 
 SECRET = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVoxMjM0NTY="
@@ -305,6 +306,23 @@ def test_a_wrong_value_in_the_file_is_one_sentence_that_names_its_key(
     if "secret" in key or "url" in key or "forward" in key:
         assert "secret-secret" not in said
         assert "word1" not in said
+
+
+@pytest.mark.parametrize("key", list(WRONG))
+@pytest.mark.parametrize(
+    "url", ["http://me:hush-hush@h:no", "amqp://me:hush-hu#sh@h", "http://me:p#hush-hush@h"]
+)
+def test_a_password_in_a_url_is_never_shown_whatever_key_it_stands_at(
+    key: str, url: str, place: Path
+) -> None:
+    file = place / "hookmirror.toml"
+    file.write_text(with_value(key, json.dumps(url)))
+    said = ""
+    try:
+        load(file)
+    except ConfigError as error:
+        said = str(error)
+    assert "hush" not in said
 
 
 def variables() -> Iterator[tuple[str, str]]:

@@ -174,9 +174,26 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _connect(path: Path, clock: Callable[[], float], *, create: bool) -> sqlite3.Connection:
+    with _one_at_a_time(path.parent):
+        return _prepared(path, clock, create=create)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait for whoever opens a file in `folder`. SQLite itself lets nobody wait for a change of the journal
+    mode: of two processes that start together one would be refused."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _prepared(path: Path, clock: Callable[[], float], *, create: bool) -> sqlite3.Connection:
     if create:
         _create(path)
-    elif not path.exists() and path.parent.is_dir():
+    elif not path.exists():
         raise ConfigError(
             f"{path}: there is no such file, so nothing was ever queued here. Start hookmirror with this "
             "configuration first:  hookmirror up  (or name another:  --config FILE)"
@@ -196,18 +213,11 @@ def _connect(path: Path, clock: Callable[[], float], *, create: bool) -> sqlite3
 
 def _create(path: Path) -> None:
     """Make an empty file if there is none. Nobody else may read it: it names the objects."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(
-            folder, fcntl.LOCK_EX
-        )  # else another process may have opened it before we have cleaned up
-        if not path.exists():
-            main, *beside = _files(path)
-            for file in beside:
-                file.unlink(missing_ok=True)  # of a file that is gone
-            os.close(os.open(main, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    finally:
-        os.close(folder)
+    if not path.exists():
+        main, *beside = _files(path)
+        for file in beside:
+            file.unlink(missing_ok=True)  # of a file that is gone
+        os.close(os.open(main, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _shift(db: sqlite3.Connection, clock: Callable[[], float]) -> tuple[float, float]:

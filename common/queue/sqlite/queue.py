@@ -167,9 +167,14 @@ class SqliteQueue:
 
     async def _give_back(self, deliveries: list[Delivery]) -> None:
         receipts = [_receipt(d) for d in deliveries]
-        for id_, _ in receipts:
-            self._held.pop(id_, None)
+        for receipt in receipts:
+            self._let_go(*receipt)
         await self._unlease(receipts)
+
+    def _let_go(self, id_: int, holder: str) -> None:
+        """Hold it no more; unless it ran out and was taken here again, under another name."""
+        if self._held.get(id_, ("",))[0] == holder:
+            del self._held[id_]
 
     async def _unlease(self, receipts: list[tuple[int, str]]) -> None:
         sql = "UPDATE message SET holder = NULL, due = 0 WHERE id = ? AND holder = ? AND dead = 0"
@@ -206,12 +211,10 @@ class SqliteQueue:
         except QueueAway:
             return  # the leases run on; the next round tries again, and `holds` says when they ended
         for id_, holder in held:
-            current = self._held.get(id_)
-            if current is not None and current[0] == holder:
-                if id_ in kept:
-                    self._held[id_] = (holder, until, current[2])
-                else:
-                    del self._held[id_]
+            if id_ not in kept:
+                self._let_go(id_, holder)
+            elif (current := self._held.get(id_)) and current[0] == holder:
+                self._held[id_] = (holder, until, current[2])
 
     def holds(self, delivery: Delivery) -> bool:
         """See the port."""
@@ -243,7 +246,7 @@ class SqliteQueue:
         try:
             changed = await self._run(end)
         finally:
-            self._held.pop(id_, None)  # if nothing was written, the lease is to run out
+            self._let_go(id_, holder)  # if nothing was written, the lease is to run out
         self._news.set()
         if not changed:
             raise LostDelivery("the lease ran out and the message went to another holder")
