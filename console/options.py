@@ -55,9 +55,7 @@ def sure(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not at_terminal():
-        raise click.UsageError(
-            f"{question} Nobody is there to be asked: add --yes."
-        )
+        raise click.UsageError(f"{question} Nobody is there to be asked: add --yes.")
     click.confirm(question, abort=True, err=True)
 
 

@@ -4,8 +4,8 @@ As with all that is found out here, it is lost with the process, and found out o
 
 from collections.abc import Iterable
 
+from common.remembered import Remembered
 from common.store.port import State
-from worker.remembered import Remembered
 
 OFTEN = 3
 """So often described anew with the same bytes and tags, a copy is of a source that changes its words."""

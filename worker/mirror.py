@@ -17,11 +17,13 @@ from common.errors import (
     NeverInStep,
     RouteDown,
     SourceMoved,
+    StoreAway,
     TargetMoved,
     Throttled,
     TryAgain,
 )
 from common.queue.port import Marks, Publisher
+from common.remembered import Remembered
 from common.store.mark import IS_MD5, Body, mark_on, proven_md5
 from common.store.port import Reading, State
 from common.task import Task
@@ -33,7 +35,6 @@ from worker.faces import Faces
 from worker.job import SMALL, Job, Route
 from worker.parts import PartsCopy
 from worker.plan import Heed, Skip, Step, Why, doubtful, heed, moved, sight
-from worker.remembered import Remembered
 from worker.transfer import READ_WITHIN, Budget, fetch, turn
 from worker.verdict import Continue, Outcome
 from worker.writes import Writes
@@ -220,13 +221,15 @@ class Mirror:
             await self._parts.abandon(job, job.task.upload)
 
     async def _reread(self, job: Job, seen: State, target: State | None) -> Outcome | None:
-        """Copy what the source holds by now, which need not be what was `seen`."""
+        """Copy what was `seen` by a HEAD, if the source still holds it."""
         async with job.route.source.read(job.task.key) as reading:
-            if reading is None or reading.state.size > SMALL:
-                job.learned.moved = True
-                return None
-            source = reading.state if moved(seen, reading.state) else seen
-            return await self._copy(job, reading, source, target)
+            if reading is not None and not moved(seen, reading.state):
+                return await self._copy(job, reading, seen, target)
+        now = await job.route.source.head(job.task.key, proof=False)
+        if not moved(seen, now):
+            raise StoreAway("the source answers GET and HEAD of this key with different objects")
+        job.learned.moved = True
+        return None
 
     async def _copy(self, job: Job, reading: Reading, source: State, target: State | None) -> Outcome | None:
         async with turn(self._budget, source.size, job.route.meter, within=READ_WITHIN) as came:

@@ -101,8 +101,10 @@ class Response:
         try:
             self._parser.feed_data(data)
         except HttpParserError:
-            self.ends(_TOO_LARGE if self._head > MAX_HEAD else "the answer is no HTTP")
-            return False
+            if not self._ended:
+                self.ends(_TOO_LARGE if self._head > MAX_HEAD else "the answer is no HTTP")
+                return False
+            self._keeps = False  # the answer is whole: what stands behind it is nobody's
         if not self.has_begun and self._fed > MAX_HEAD:
             self.ends(_TOO_LARGE)
             return False

@@ -32,6 +32,9 @@ from common.errors import (
 )
 
 _CODE = re.compile(rb"<Code>([^<]{1,100})</Code>")
+_ERROR = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*\?>)?\s*<Error[\s>]")
+_KEY = re.compile(rb"<Key>([^<]{1,4000})</Key>")
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 _MESSAGE = re.compile(rb"<Message>([^<]{1,300})</Message>")
 
 AGAIN = frozenset(
@@ -259,6 +262,15 @@ def error_code(body: bytes) -> str:
     """Return the Code of an S3 error document, "" when there is none."""
     found = _CODE.search(body)
     return found[1].decode(errors="replace") if found else ""
+
+
+def says_no_such_key(body: bytes, key: str) -> bool:
+    """Whether an error document says that there is no such `key`. A page of somebody else's may hold the word
+    too, and a store that answers for another key is not believed; keys are compared where they are plain."""
+    if not _ERROR.match(body) or error_code(body) != "NoSuchKey":
+        return False
+    told = _KEY.search(body)
+    return told is None or not _PLAIN.fullmatch(key) or told[1].decode(errors="replace").strip("/") == key
 
 
 def translate(

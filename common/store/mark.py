@@ -33,8 +33,9 @@ _FORM = struct.Struct(">B6s6s5sI4s2sH")
 IS_MD5 = re.compile(r"[0-9a-f]{32}")
 IS_OF_PARTS = re.compile(r"[0-9a-f]{32}-(\d+)")
 
-PUT_WITHIN = 10
-"""Seconds between the clock that a write was begun at and the Last-Modified that its store gave it."""
+PUT_WITHIN = 100
+"""Seconds between the clock that a write was begun at and the Last-Modified that its store gave it: 25 until
+it has its turn, 60 for the write, and what a proxy's clock may differ."""
 
 _ROUND = 2**16
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from common.errors import Throttled
+from common.remembered import Remembered
 from common.telemetry import Action, log
 
 Clock = Callable[[], float]
@@ -118,7 +119,9 @@ class Pace:
         self._allowed = math.inf
         self._before = math.inf  # the pace that the last cut started from
         self._cut_at = self._grown_at = -math.inf
-        self._refused = ("", -math.inf)  # which object was refused last, and when
+        self._refused: Remembered[float] = Remembered()  # when which object was refused last
+        self._suspect = ("", -math.inf)  # the last refusal that may tell of the store
+        self._well = -math.inf  # when the last request that went well was sent
 
     @property
     def rate(self) -> float:
@@ -161,7 +164,8 @@ class Pace:
         """The store refused a request that was `sent` then, and asks for `retry_after` seconds of rest.
 
         `about` is the object that the request was about, None for no one in particular. A single one that is
-        refused, be it again and again, says nothing of the store: its task waits, and nobody else.
+        refused says nothing of the store, nor do several that are refused again and again while others go
+        well: their tasks wait, and nobody else.
         """
         if about is not None and self._alone(about):
             return
@@ -181,13 +185,18 @@ class Pace:
         )
 
     def _alone(self, about: str) -> bool:
-        """Whether no other object than `about` was refused of late."""
-        now = self._clock()
-        (last, at), self._refused = self._refused, (about, now)
+        """Whether the refusal is the object's own affair: others have gone well since it was refused before,
+        or no other was refused of late."""
+        now, before = self._clock(), self._refused.get(about)
+        self._refused.put(about, now)
+        if before is not None and self._well > before:
+            return True
+        (last, at), self._suspect = self._suspect, (about, now)
         return last == about or now - at > LATELY
 
     def went_well(self, sent: float) -> None:
         """The store answered a request that was `sent` then."""
+        self._well = max(self._well, sent)
         if math.isinf(self._allowed) or sent <= self._cut_at:
             return
         now = self._clock()

@@ -3,14 +3,17 @@
 A place is written into the mark of every copy: what is returned for an address may never change.
 """
 
+import posixpath
 import re
+from contextlib import suppress
 from ipaddress import IPv4Address, ip_address
 from urllib.parse import SplitResult, urlsplit
 
 DEFAULT_PORTS = {None, 80, 443}
 
 AWS = re.compile(
-    r"(?:.+\.)?s3(?:express)?(?:-[a-z0-9-]+)?(?:\.dualstack)?(?:\.[a-z0-9-]+)?(?:\.vpce)?\.amazonaws\.com(?:\.cn)?"
+    r"(?:.+\.)?s3(?:express)?(?:-[a-z0-9-]+)?(?:\.dualstack)?(?:\.[a-z0-9-]+)?(?:\.vpce)?"
+    r"\.(?:amazonaws\.com(?:\.cn)?|api\.aws|api\.amazonwebservices\.com\.cn)"
 )
 """The hosts of S3 itself. Others under amazonaws.com are machines of its customers."""
 
@@ -37,12 +40,15 @@ def place(endpoint: str | None, bucket: str) -> str:
         return f"{_partition(host)}/{bucket}"
     port = parts.port if parts.port not in DEFAULT_PORTS else None
     where = CLOUDS.get(host, host) if port is None else f"{host}:{port}"
-    return f"{where}{parts.path.rstrip('/')}/{bucket}"
+    path = posixpath.normpath(f"/{parts.path}").strip("/")
+    return "/".join(filter(None, [where, path, bucket]))
 
 
 def _host(parts: SplitResult) -> str:
     """Return the host in the one way it is written here: an IPv6 address in brackets."""
     host = (parts.hostname or "").rstrip(".")
+    with suppress(UnicodeError):
+        host = host.encode("idna").decode()
     if host == "localhost":
         return "127.0.0.1"
     try:

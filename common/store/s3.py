@@ -17,7 +17,7 @@ from common.errors import NotForThis, NotSupported, Refused, RouteDown, SourceMo
 from common.store import tags as tagging
 from common.store.aws import Account
 from common.store.credentials import Reread
-from common.store.failures import CODES, clock_ahead, error_code
+from common.store.failures import CODES, clock_ahead, error_code, says_no_such_key
 from common.store.headers import (
     counts_tags,
     etag_of,
@@ -205,6 +205,11 @@ class S3Bucket(MultipartVerbs):
         finally:
             response.release()
         await self._prove()
+        if not says_no_such_key(answer.body, key) or (self._hand and self._hand not in answer.headers):
+            raise StoreAway(
+                f"GET {self.name}: a 404 that is not the store's own word for this key deletes nothing. "
+                "See what stands between"
+            )
         yield None
 
     async def _prove(self) -> None:

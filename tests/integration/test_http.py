@@ -412,6 +412,30 @@ async def test_more_than_was_asked_for_ends_a_connection(client: Client) -> None
         assert at.connections == 2
 
 
+@pytest.mark.parametrize(
+    ("method", "given", "body"),
+    [
+        ("GET", OK + b"Content-Length: 5\r\n\r\nhello behind", b"hello"),
+        ("GET", OK + b"Content-Length: 5\r\nConnection: close\r\n\r\nhello behind", b"hello"),
+        ("GET", OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\nbehind", b"hello"),
+        ("PUT", EMPTY + b"<html>", b""),
+        ("DELETE", b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n<xml>", b""),
+        ("DELETE", b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b""),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\nhello", b""),
+        ("HEAD", b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello behind", b""),
+        ("HEAD", b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n<Error/>", b""),
+        ("HEAD", b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n<Error/>", b""),
+    ],
+)
+async def test_what_stands_behind_an_answer_keeps_nobody_waiting(
+    client: Client, method: str, given: bytes, body: bytes
+) -> None:
+    async with line(says(given, given)) as at, asyncio.timeout(5):  # a silence would be given up after 30
+        for _ in range(2):
+            assert await body_of(client, at, method) == body
+        assert at.connections == 2, "who says more than was asked for is not asked again"
+
+
 async def test_who_is_cancelled_leaves_no_connection_behind(client: Client) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -199,6 +199,33 @@ async def test_a_get_and_a_head_that_differ_in_one_header_write_once(world: Worl
     assert await world.idle()
 
 
+@pytest.mark.parametrize(
+    "other", [{"etag": "0" * 32}, {"size": 3}, {"size": 0}, None], ids=["etag", "size", "empty", "absent"]
+)
+@pytest.mark.parametrize("odd", ["head", "read"])
+@pytest.mark.parametrize("claim", [CREATED, None])
+async def test_a_get_and_a_head_that_tell_of_different_objects_are_a_failure_that_counts(
+    world: World, other: dict[str, Any] | None, odd: str, claim: Claim | None
+) -> None:
+    """Nothing moves there, and nothing is written again and again."""
+
+    def differs(verb: str, key: str, state: State | None) -> State | None:
+        if verb != odd or state is None:
+            return state
+        return replace(state, **other) if other else None
+
+    await world.put("k", b"body")
+    world.source.shows = differs
+    await world.tell("k", claim)
+    await world.work_until_idle()
+    assert len(world.touched()) <= 1
+    if (other, odd) == (None, "head"):
+        assert await world.idle()  # an absence that the other denies is none
+    else:
+        [letter] = await world.letters()
+        assert "different objects" in letter.why
+
+
 @pytest.mark.parametrize("claim", [CREATED, REMOVED, None])
 async def test_a_delivery_that_came_back_publishes_one_look_at_its_end(
     world: World, claim: Claim | None

@@ -298,6 +298,23 @@ async def test_only_a_definite_no_such_key_is_absence(server: Server, bucket: S3
     await delete(bucket)
 
 
+@pytest.mark.parametrize("key", ["", "<Key>k</Key>", "<Key>/k</Key>"])
+@pytest.mark.parametrize("hand", ["x-amz-request-id", None])
+async def test_an_absence_is_the_stores_own_word(
+    server: Server, bucket: S3Bucket, hand: str | None, key: str
+) -> None:
+    """Whoever says it without the number that this store gives each answer is somebody else."""
+    bucket._hand = hand
+    said = f'<?xml version="1.0"?>\n<Error><Code>NoSuchKey</Code>{key}</Error>'.encode()
+    server.answers = [Answer(404, said, (("x-amz-request-id", "7"),))]
+    assert await read(bucket) is None
+    server.answers = [Answer(404, said)]
+    if hand is None:
+        assert await read(bucket) is None
+    else:
+        assert "not the store's own word" in str(await failure(read(bucket)))
+
+
 async def test_an_absence_is_believed_only_of_what_answers_as_a_bucket(
     server: Server, bucket: S3Bucket
 ) -> None:
@@ -314,6 +331,8 @@ NO_PROOF = [
     (error(404, "NoSuchVersion"), StoreAway),
     (error(404), StoreAway),
     (Answer(404, b"<html>nginx</html>"), StoreAway),
+    (Answer(404, b"<html>docs: <Code>NoSuchKey</Code></html>"), StoreAway),
+    (Answer(404, b"<Error><Code>NoSuchKey</Code><Key>another</Key></Error>"), StoreAway),
     (Answer(404, b"<Error><Code>NoSuchKey</Code></Error>", cut=5), StoreAway),
     (error(403, "AccessDenied"), RouteDown),
     (error(403), RouteDown),

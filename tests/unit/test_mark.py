@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.store.mark import (
+    PUT_WITHIN,
     Body,
     Kind,
     Mark,
@@ -150,7 +151,16 @@ def test_a_mark_on_bytes_of_another_number_is_none(parts: bool) -> None:
     assert mark_on(replace(there, size=5, opaque=True)) is None
 
 
-@pytest.mark.parametrize(("seconds", "ours"), [(0, True), (10, True), (-10, True), (11, False), (-11, False)])
+@pytest.mark.parametrize(
+    ("seconds", "ours"),
+    [
+        (0, True),
+        (PUT_WITHIN, True),
+        (-PUT_WITHIN, True),
+        (PUT_WITHIN + 1, False),
+        (-PUT_WITHIN - 1, False),
+    ],
+)
 @pytest.mark.parametrize("began", [NEW_YEAR, NEW_YEAR // 65536 * 65536 + 1, 65535.9])
 def test_a_mark_on_an_object_that_was_written_again_later_is_none(
     began: float, seconds: int, ours: bool

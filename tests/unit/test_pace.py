@@ -166,6 +166,33 @@ async def test_one_object_that_is_refused_for_ever_slows_down_nobody(clock: Cloc
     assert clock.now - began < 1.6
 
 
+@pytest.mark.parametrize("retry_after", [0, 30])
+async def test_several_that_are_refused_for_ever_while_others_go_well_slow_everybody_down_once(
+    clock: Clock, retry_after: int
+) -> None:
+    asked = pace_of(clock)
+    began, waited = clock.now, []
+    while clock.now - began < 1000:
+        before = clock.now
+        asked.went_well(await asked.turn())
+        waited.append(clock.now - before)
+        for number in range(6):
+            asked.slowed(await asked.turn(), retry_after, about=f"bad {number}")
+        await clock.sleep(5)
+    assert max(waited) <= 31
+    assert sum(wait > 1 for wait in waited) <= 2
+    assert asked.rate == math.inf
+
+
+async def test_a_store_that_refuses_all_there_is_is_left_in_peace_though_they_come_again(
+    clock: Clock,
+) -> None:
+    asked = pace_of(clock)
+    for number in range(60):
+        asked.slowed(await asked.turn(), about=f"k{number % 6}")
+    assert asked.rate == pace.SLOWEST
+
+
 async def test_objects_that_are_refused_one_after_the_other_slow_down_everybody_at_the_second(
     clock: Clock,
 ) -> None:

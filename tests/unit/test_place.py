@@ -27,6 +27,11 @@ SAME: dict[str, list[str | None]] = {
         "https://hb.kz-ast.bizmrg.com:443",
     ],
     "hb.vkcs.cloud:8443/b": ["https://hb.vkcs.cloud:8443", "http://HB.vkcs.cloud:8443/"],
+    "xn--e1afmkfd.xn--p1ai/s3/b": [
+        "https://xn--e1afmkfd.xn--p1ai/s3",
+        "https://пример.рф/s3/",
+        "https://ПРИМЕР.рф/./s3/.",
+    ],
     "aws/b": [
         None,
         "",
@@ -34,6 +39,7 @@ SAME: dict[str, list[str | None]] = {
         "https://s3.eu-central-1.amazonaws.com",
         "http://S3.EU-central-1.amazonaws.com:80/",
         "https://s3-us-west-2.amazonaws.com",
+        "https://s3.us-west-2.api.aws",
         "https://s3.dualstack.eu-west-1.amazonaws.com",
         "https://s3-fips.us-east-2.amazonaws.com",
         "https://s3-fips.dualstack.us-east-2.amazonaws.com",
