@@ -207,9 +207,7 @@ class StoreSettings(Table):
     key_encoding: Literal["auto", "raw", "url"] = "auto"
     max_requests_per_second: float | None = Field(default=None, ge=0.01, le=1_000_000)
     ca_bundle: Certificates | None = None
-    storage_classes: tuple[Annotated[str, AfterValidator(values.storage_class)], ...] = Field(
-        default=(), examples=["COLD"]
-    )
+    storage_classes: tuple[StorageClass, ...] = Field(default=(), examples=["COLD"])
     tags: Tags = "auto"
     consistency: Literal["strong", "eventual"] = "strong"
 

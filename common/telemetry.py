@@ -50,8 +50,6 @@ class Action(StrEnum):
     SPOOLED = "spooled"
     DRAINED = "drained"
     THROTTLED = "throttled"
-    REPLAYED = "replayed"
-    DROPPED = "dropped"
     FAILED = "failed"
     STORE = "store"
     LIBRARY = "library"

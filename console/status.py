@@ -18,7 +18,10 @@ from console.health import WITHIN, where
 from console.options import config_option, json_option, print_json, print_table, with_queue
 from console.routes import strays
 
-MEANING = {Lane.LIVE: "hooks brought it; a worker may take it now", Lane.BULK: "a backfill brought it"}
+MEANING = {
+    Lane.LIVE: "hooks brought it; a worker may take it now",
+    Lane.BULK: "kept for jobs over a whole bucket",
+}
 
 
 @click.command()
@@ -29,9 +32,9 @@ def status(config: str | None, as_json: bool, check: bool) -> None:
     """Print what is in the queue, and which routes are paused.
 
     A task is one key to compare and to copy. It is ready in the live queue (hooks bring it) or in the bulk
-    queue (a backfill does). It waits when it is tried again later, when its route is paused, or when it is a
-    re-check, which follows a write that may have ended otherwise. A dead letter is a task that was given
-    up: only a person can decide.
+    queue (kept for jobs over a whole bucket). It waits when it is tried again later, when its route is
+    paused, or when it is a re-check, which follows a write that may have ended otherwise. A dead letter is
+    a task that was given up: only a person can decide.
 
     Paused routes are known to their workers, which are asked at metrics.host and metrics.port.
     """

@@ -64,8 +64,9 @@ class Operation:
     doubt: str = ""
     doubted: float = 0.0
     _cause: str = ""
-    """Of the doubt, and when it was seen last."""
+    """What the doubt is about."""
     _caused: float = float("-inf")
+    """When that was seen last."""
     _last: tuple[str, float] = ("", float("-inf"))
     """The key that passed last, and when."""
     _before: tuple[str, float] = ("", float("-inf"))

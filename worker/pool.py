@@ -12,8 +12,8 @@ SUSPECT = 3
 """What came back unsettled so often is worked on alone: if it kills its worker, it takes nobody along."""
 
 OTHERS_WITHIN = 60.0
-"""Seconds for which a suspect waits for the others to end. A copy in parts may take longer: it is hit once or
-twice more at most, for then it is a suspect itself."""
+"""Seconds for which a suspect waits for the others to end. A copy in parts may take longer: then it may die
+with the suspect, once or twice, until it is a suspect itself."""
 
 ALONE_FOR = 60.0
 """Seconds for which the others wait for a suspect: most are innocent, and may be large."""

@@ -45,7 +45,7 @@ KILLER = f"{RETURNED} {MAX_RETURNS} times: it may be what kills its workers"
 
 
 class Lane(StrEnum):
-    """Hooks travel on `live`, backfills on `bulk`, so that a backfill never starves live events."""
+    """Hooks travel on `live`. `bulk` is for jobs over a whole bucket, which never starve live events."""
 
     LIVE = "live"
     BULK = "bulk"

@@ -291,7 +291,7 @@ class _Connection(asyncio.Protocol):
             while self._full and not answer.has_begun:
                 await answer.news()
         if left:
-            raise Broken(f"the body has {-left} bytes more than announced")
+            raise Broken(f"the body has {abs(left)} bytes {'less' if left > 0 else 'more'} than announced")
         self._sent = True
 
     def _write(self, data: bytes | memoryview) -> None:

@@ -29,6 +29,9 @@ HOLD = 1.0
 LONGEST_HOLD = 30.0
 """Seconds; a store that asks for more is tried again after these."""
 
+SHORT_HOLD = 10.0
+"""The same where something has gone well since the last cut: it may have been meant for a few objects."""
+
 SLOWEST = 1.0
 """Requests a second at which the slowing down ends."""
 
@@ -40,6 +43,9 @@ RECOVERY = 20.0
 
 LATELY = 5.0
 """Seconds within which two objects must be refused for everybody to slow down."""
+
+SHARE = 20
+"""One of so many requests of the last second must be refused too: a few bad objects are no busy store."""
 
 PATIENCE = 25.0
 """Seconds for which a request waits for its turn: shorter than a worker's write may take in all."""
@@ -120,7 +126,7 @@ class Pace:
         self._before = math.inf  # the pace that the last cut started from
         self._cut_at = self._grown_at = -math.inf
         self._refused: Remembered[float] = Remembered()  # when which object was refused last
-        self._suspect = ("", -math.inf)  # the last refusal that may tell of the store
+        self._lately: dict[str, float] = {}  # the refusals of late that may tell of the store
         self._well = -math.inf  # when the last request that went well was sent
 
     @property
@@ -169,11 +175,12 @@ class Pace:
         """
         if about is not None and self._alone(about):
             return
-        self._meter.hold(min(retry_after or HOLD, LONGEST_HOLD))
+        longest = LONGEST_HOLD if self._well <= self._cut_at else SHORT_HOLD
+        self._meter.hold(min(retry_after or HOLD, longest))
         if sent <= self._cut_at:
             return
         now = self._clock()
-        seen = max(LEAST_SEEN, sum(now - turn <= 1 for turn in self._turns))
+        seen = max(LEAST_SEEN, self._in_the_last_second(now))
         self._before = min(self._limit, seen) if math.isinf(self._allowed) else self._allowed
         self._cut_at = self._grown_at = now
         self._allow(max(self._before / 2, SLOWEST))
@@ -186,13 +193,17 @@ class Pace:
 
     def _alone(self, about: str) -> bool:
         """Whether the refusal is the object's own affair: others have gone well since it was refused before,
-        or no other was refused of late."""
+        or hardly another was refused of late."""
         now, before = self._clock(), self._refused.get(about)
         self._refused.put(about, now)
         if before is not None and self._well > before:
             return True
-        (last, at), self._suspect = self._suspect, (about, now)
-        return last == about or now - at > LATELY
+        self._lately = {one: at for one, at in self._lately.items() if now - at <= LATELY} | {about: now}
+        count = len(self._lately)
+        return count < 2 or count * SHARE < self._in_the_last_second(now)
+
+    def _in_the_last_second(self, now: float) -> int:
+        return sum(now - turn <= 1 for turn in self._turns)
 
     def went_well(self, sent: float) -> None:
         """The store answered a request that was `sent` then."""

@@ -26,14 +26,13 @@ REASONS = (
         for name, kind in vars(errors).items()
         if isinstance(kind, type) and issubclass(kind, Never | TryAgain) and kind not in (Never, TryAgain)
     ),
-    CAME_BACK,
     DEFECT,
 )
 """Every reason there is, but for those that a store names itself."""
 
 ALL_REASONS = frozenset({*REASONS, *NAMED})
 
-_COUNTED = re.compile(r" \((attempt|look) \d+ of \d+\)$")
+_COUNTED = re.compile(r" \(attempt \d+ of \d+\)$")
 
 
 @dataclass(frozen=True, slots=True)

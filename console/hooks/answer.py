@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from urllib.parse import SplitResult, quote, urlsplit
 
 from common.errors import ConfigError
-from common.urls import weakness
+from common.urls import is_absolute, weakness
 from receiver import handshake
 
 WITHIN = 10.0
@@ -69,13 +69,12 @@ def problem(url: str, bucket: str) -> str:
 
 def _split(url: str) -> SplitResult:
     try:
-        parts = urlsplit(url)
-        whole = parts.scheme in PORTS and parts.hostname and parts.port != 0
+        whole = is_absolute(url)
     except ValueError:  # a port that is no number
         whole = False
     if not whole:
         raise ConfigError(f'public_url: "{url}" cannot be called. Write it like https://host/path')
-    return parts
+    return urlsplit(url)
 
 
 def _post(url: str, body: bytes) -> tuple[int, str, bytes]:

@@ -197,14 +197,26 @@ async def test_objects_that_are_refused_one_after_the_other_slow_down_everybody_
     clock: Clock,
 ) -> None:
     asked = pace_of(clock)
-    sent = [await asked.turn() for _ in range(200)]
+    sent = [await asked.turn() for _ in range(40)]
     asked.slowed(sent[0], about="a")
     assert asked.rate == math.inf
     asked.slowed(sent[1], about="b")
-    assert asked.rate == 100
+    assert asked.rate == 20
     began = clock.now
     await asked.turn()
     assert clock.now - began == pytest.approx(pace.HOLD)
+
+
+async def test_a_few_that_are_refused_among_very_many_slow_down_nobody(clock: Clock) -> None:
+    asked = pace_of(clock)
+    for number in range(1000):
+        sent = await asked.turn()
+        if number % 50:
+            asked.went_well(sent)
+        else:
+            asked.slowed(sent, 30, about=f"bad {number}")
+        await clock.sleep(0.001)
+    assert asked.rate == math.inf
 
 
 async def test_two_objects_refused_at_long_intervals_are_two_single_ones(clock: Clock) -> None:

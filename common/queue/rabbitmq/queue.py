@@ -10,6 +10,7 @@ from functools import partial
 from aio_pika import DeliveryMode, Message
 from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import ChannelNotFoundEntity, PublishError
+from aiormq import spec
 from aiormq.exceptions import ConnectionInternalError
 from yarl import URL
 
@@ -40,8 +41,8 @@ RECONNECT = 1.0
 """Seconds between two tries to reach an absent broker."""
 
 SETTLE_WITHIN = 60.0
-"""Seconds to wait for the confirm of a retry or a burial: no sender waits for it. What is sent again while a
-broker has only stopped to take messages (an alarm of memory or disk) is there as often when it goes on."""
+"""Seconds to wait for the confirm of a retry or a burial: no sender waits for it. A broker that
+only paused (an alarm of memory or disk) delivers each repeat: duplicates, and nothing lost."""
 
 COUNT_WITHIN = 10.0
 """Seconds for all the depths to be told."""
@@ -169,7 +170,7 @@ class RabbitQueue:
             except (PublishError, ChannelNotFoundEntity):
                 await self._forget(self._out)
                 raise
-        if type(answer).__name__ != "Ack":
+        if not isinstance(answer, spec.Basic.Ack):
             raise QueueAway(f"RabbitMQ answered a publish with {answer!r}")
 
     async def _forget(self, link: Link) -> None:
