@@ -200,7 +200,8 @@ def configure(*, fmt: str = "auto", secrets: Iterable[str] = (), stream: TextIO 
     handler.setFormatter(render)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     _logger.setLevel(logging.INFO)
-    for chatty in ("aio_pika", "aiormq"):  # our own lines say that the broker is away, once
+    # Our own lines say that the broker is away, or that there are no credentials: once, and in words.
+    for chatty in ("aio_pika", "aiormq", "botocore", "aiobotocore"):
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
 
 

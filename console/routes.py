@@ -119,6 +119,8 @@ def _report(found: Survey, done: int, waiting: int, *, as_json: bool) -> None:
         return
     if found.ids:
         click.echo(f"adopted: {done}" + (f"; {gone} were gone by then" if gone else ""))
+    else:
+        click.echo("No dead letter is of OLD: write its id as `hookmirror status` does.")
     if waiting:
         click.echo(
             f"{waiting} tasks wait for a later attempt: run it again if there are some of OLD among them"

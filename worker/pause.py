@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain, repeat, zip_longest
 
 from common.errors import HookmirrorError, StoreAway, Throttled, TryAgain
-from common.store.failures import UNREACHABLE, WRONG_REGION
+from common.store.failures import NO_CREDENTIALS, UNREACHABLE, WRONG_REGION
 from common.store.port import Bucket
 from common.telemetry import Action, log
 from worker.job import Route
@@ -55,6 +55,12 @@ class Down:
         return f"{said}. Likely causes: {numbered}"
 
     def _causes(self) -> tuple[str, str, str]:
+        if isinstance(self.error, TryAgain) and self.error.code == NO_CREDENTIALS:
+            return (
+                "neither the configuration nor a file of AWS's has keys for this store",
+                "the profile's program, role or session fails: try  aws sts get-caller-identity",
+                "this machine has no role, or its metadata service does not answer",
+            )
         if isinstance(self.error, TryAgain) and self.error.code not in {"", UNREACHABLE}:
             return (
                 "its keys are wrong, expired, or may not list the bucket (s3:ListBucket)",

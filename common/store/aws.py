@@ -201,7 +201,8 @@ class Account:
             raise failure from None
         except BotoCoreError as error:
             said_so = f": {error}" if isinstance(error, SSLError) else ""
-            raise StoreAway(f"{doing} {bucket}: {type(error).__name__}{said_so}") from None
+            away = f"{doing} {bucket}: {type(error).__name__}{said_so} (stores.{self.name}, {self.endpoint})"
+            raise StoreAway(away) from None
 
     async def close(self) -> None:
         """Close the connections."""

@@ -10,6 +10,7 @@ from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
 
 from common.errors import ConfigError, RouteDown
+from common.store.failures import NO_CREDENTIALS
 from common.tables import StoreSettings
 
 FIND_WITHIN = 30.0
@@ -31,6 +32,13 @@ _SAYS = {
     "PartialCredentialsError": "a key without its secret is found, or a secret without its key",
     "CredentialRetrievalError": "the program or service that gives them has failed",
     "ConfigParseError": "AWS's configuration file cannot be parsed",
+    "FileNotFoundError": "the program that gives them (credential_process) is not there",
+    "PermissionError": "the program that gives them (credential_process) may not be run",
+    "JSONDecodeError": "the program that gives them (credential_process) prints no JSON",
+    "InvalidConfigError": "the profile names another (source_profile), or a source, that is not there",
+    "SSOTokenLoadError": "nobody has signed in: run  aws sso login",
+    "UnauthorizedSSOTokenError": "the session has ended: run  aws sso login",
+    "TokenRetrievalError": "the session has ended: run  aws sso login",
     "TimeoutError": f"the program or service that gives them has not answered within {FIND_WITHIN:.0f} s",
 }
 
@@ -74,14 +82,14 @@ class Credentials(AioCredentials):
                 if self._due():
                     await self._find()
         if self._found is None:
-            raise RouteDown(f"stores.{self._name}: no credentials: {self._why}: {HINT}")
+            raise _none(f"stores.{self._name}: no credentials: {self._why}: {HINT}")
         try:
             async with asyncio.timeout(FIND_WITHIN):
                 return await self._found.get_frozen_credentials()
         except Exception as error:  # noqa: BLE001 - what is foreign has many errors, and none may be shown
             self._stale = True
             why = _why(error)
-            raise RouteDown(f"stores.{self._name}: the credentials cannot be renewed: {why}") from None
+            raise _none(f"stores.{self._name}: the credentials cannot be renewed: {why}") from None
 
     def _due(self) -> bool:
         """Whether to look for them now."""
@@ -151,6 +159,12 @@ def _stamp(file: str) -> object:
     except (OSError, RuntimeError):  # the latter where there is no home
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _none(text: str) -> RouteDown:
+    error = RouteDown(text)
+    error.code = NO_CREDENTIALS
+    return error
 
 
 def _why(error: Exception) -> str:

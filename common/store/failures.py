@@ -197,7 +197,10 @@ UNREACHABLE = "Unreachable"
 
 WRONG_REGION = "WrongRegion"
 
-NAMED = (*sorted(ROUTE | AGAIN), UNREACHABLE, WRONG_REGION)
+NO_CREDENTIALS = "NoCredentials"
+"""What it is called when there are no keys to sign a request with."""
+
+NAMED = (*sorted(ROUTE | AGAIN), UNREACHABLE, WRONG_REGION, NO_CREDENTIALS)
 """What a failure may be called besides the class of its error."""
 
 DENIED = "AccessDenied"

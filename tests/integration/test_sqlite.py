@@ -510,15 +510,16 @@ def lose_a_block(path: Path) -> None:
         file.write(bytes(4096))
 
 
+@pytest.mark.parametrize("create", [True, False], ids=["used", "looked at"])
 @pytest.mark.parametrize("damage", [cut, overwrite, lose_a_block])
 async def test_a_damaged_file_ends_the_start_before_a_hook_goes_into_it(
-    path: Path, damage: Callable[[Path], None]
+    path: Path, damage: Callable[[Path], None], *, create: bool
 ) -> None:
     damage(await closed(path))
     with pytest.raises(
         ConfigError, match=r"^queue\.url: .*queue\.db: the file is damaged \(.*docs/operations"
     ):
-        await SqliteQueue.open(path)
+        await SqliteQueue.open(path, create=create)
 
 
 async def test_a_file_found_damaged_confirms_nothing_from_then_on(path: Path) -> None:

@@ -19,7 +19,7 @@ from common.errors import (
     TryAgain,
 )
 from common.queue.port import Lane
-from common.store.failures import UNREACHABLE, elsewhere
+from common.store.failures import NO_CREDENTIALS, UNREACHABLE, elsewhere
 from common.store.memory import MemoryBucket, MemoryStore
 from common.task import Task
 from common.telemetry import Action
@@ -333,6 +333,7 @@ SIDES = ("store mcs at https://hb.example, bucket from", "store aws at AWS, eu-c
         (down("AccessDenied", "GET to: 403", -2000), ["the clock of this machine is 2000 s ahead of"]),
         (down("NoSuchBucket", "NoSuchBucket: to"), ["NoSuchBucket", "sent no Date"]),
         (down(UNREACHABLE, "GET to: unreachable: refused"), ["Unreachable", "is down", "is misspelt"]),
+        (down(NO_CREDENTIALS, "stores.aws: no credentials"), ["NoCredentials", "no role", "profile"]),
         (StoreAway("GET to: 500"), ["StoreAway (GET to: 500)", "a proxy before it"]),
     ],
     ids=str,

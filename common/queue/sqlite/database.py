@@ -28,6 +28,9 @@ BUSY = 1.5
 OPENING = 60.0
 """Seconds to wait for another process that brings a large file of an older version up to date."""
 
+LOOKED_AT = 64 * 2**20
+"""Bytes of a file up to which whoever only looks at it checks it whole first, as whoever uses it does."""
+
 NOTE_EVERY = 30.0
 """Seconds between two notes in the file of how late it is."""
 
@@ -205,7 +208,8 @@ def _prepared(path: Path, clock: Callable[[], float], *, create: bool) -> sqlite
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")  # NORMAL in WAL loses the last commits with the power
         schema.bring_up(db, clock)
-        if create and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        looked_at = create or path.stat().st_size <= LOOKED_AT
+        if looked_at and (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
             raise damaged(path, found.splitlines()[-1])
         db.execute(f"PRAGMA busy_timeout = {round(BUSY * 1000)}")
     return db
