@@ -4,14 +4,15 @@ No word of the library that checks the values comes through, and nothing that ma
 """
 
 import difflib
-from collections.abc import Iterable
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from common.keys import LISTS, Keys, place
 from common.masking import masked
-from common.sources import Keys, bare, table_at
+from common.sources import bare, table_at
 
 HIDDEN = frozenset(
     {
@@ -28,9 +29,8 @@ HIDDEN = frozenset(
 )
 """Keys whose value is never shown: it is a secret, or holds one, or is one by mistake."""
 
-ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-
-LISTS = {"routes": "route", "stack_routes": "stack route"}
+ADVISED = "advised"
+"""What a field's schema calls the least value to advise, where a lower one is only for tests."""
 
 LONGEST = 80
 """Characters of a value that are shown."""
@@ -77,18 +77,6 @@ def _field(top: type[BaseModel], keys: Keys) -> FieldInfo | None:
     return table.model_fields.get(str(keys[-1])) if table else None
 
 
-def place(keys: Keys) -> str:
-    """Return where `keys` lead to, as people say it: "the first route: source", "stores.mcs.region"."""
-    if len(keys) > 1 and keys[0] in LISTS and isinstance(keys[1], int):
-        number = keys[1]
-        kind = LISTS[str(keys[0])]
-        which = f"the {ORDINALS[number]} {kind}" if number < len(ORDINALS) else f"{kind} number {number + 1}"
-        return ": ".join(filter(None, [which, place(keys[2:])]))
-    if keys and isinstance(keys[-1], int):
-        return f"{place(keys[:-1])}, entry {keys[-1] + 1}"
-    return ".".join(map(str, keys))
-
-
 def _shown(keys: Keys, value: object) -> str:
     """Return ` = VALUE` for what may be shown, else nothing."""
     key = next((key for key in reversed(keys) if isinstance(key, str)), "")
@@ -133,10 +121,21 @@ def wanted(name: str, field: FieldInfo) -> str:
 
 
 def _number(field: FieldInfo, *, whole: bool) -> str:
-    low = next((part.ge for part in field.metadata if hasattr(part, "ge")), 0)
-    high = next((part.le for part in field.metadata if hasattr(part, "le")), None)
+    bounds = [*field.metadata, *_inner(field.annotation)]
+    low = next((part.ge for part in bounds if hasattr(part, "ge")), 0)
+    high = next((part.le for part in bounds if hasattr(part, "le")), None)
+    if isinstance(field.json_schema_extra, dict):
+        low = field.json_schema_extra.get(ADVISED, low)
     name = f"a {'whole ' if whole else ''}number from {low}" + (f" to {high}" if high is not None else "")
     return f"{name} ({field.description})" if field.description else name
+
+
+def _inner(annotation: Any) -> Iterator[Any]:
+    """Yield what is said of the types in `annotation`: the bounds of a port, in "a port or none"."""
+    for part in (annotation, *get_args(annotation)):
+        if get_origin(part) is Annotated:
+            for said in get_args(part)[1:]:
+                yield from getattr(said, "metadata", [said])
 
 
 def _example(field: FieldInfo | None) -> str:
@@ -168,3 +167,10 @@ def nearest(key: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(key, known, n=1)
     return f'Did you mean "{close[0]}"?' if close else f"Known here: {', '.join(known)}."
+
+
+def alike(name: str, known: Iterable[str]) -> str:
+    """Return the question whether a name of `known` was meant by `name`, "" when none is like it."""
+    lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), lower, n=1)
+    return f'did you mean "{lower[close[0]]}"? Else ' if close else ""

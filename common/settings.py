@@ -17,11 +17,12 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 
 from common import overlap, telemetry, values
 from common.errors import ConfigError
+from common.keys import place
 from common.masking import masked
 from common.relative import anchored
 from common.routes import ActionTable, RouteSettings, StackRouteSettings
-from common.sentences import place, sentence
-from common.sources import PREFIX, Found, gather
+from common.sentences import alike, sentence
+from common.sources import PREFIX, Found, gather, no_file
 from common.tables import (
     MetricsSettings,
     QueueSettings,
@@ -36,9 +37,6 @@ __all__ = ["PREFIX", "Inlet", "Settings", "for_programs", "load", "log_format", 
 
 DEFAULT_FILE = "hookmirror.toml"
 SECRETS_DIR = "/run/secrets"
-OWN_VARIABLES = frozenset({"HOOKMIRROR_CONFIG", "HOOKMIRROR_LOG"})
-"""Variables of ours that are no values of the configuration."""
-
 EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - it is only compared
 
 
@@ -107,7 +105,8 @@ class Settings(Table):
             store = (getattr(route, side) or "").partition(":")[0]
             if store and store not in self.stores:
                 raise ValueError(
-                    f'{place(("routes", index, side))}: store "{store}" is not defined: add  [stores.{store}]'
+                    f'{place(("routes", index, side))}: store "{store}" is not defined: '
+                    f"{alike(store, self.stores)}add  [stores.{store}]"
                 )
         if route.storage_class is None or route.target is None:
             return
@@ -219,11 +218,12 @@ def load(path: str | Path | None = None) -> Settings:
     """
     named = path or os.environ.get("HOOKMIRROR_CONFIG")
     file = Path(named or DEFAULT_FILE)
-    if named and not file.is_file():
-        what = "is a folder" if file.is_dir() else "no such file"
-        raise ConfigError(f"{file}: {what}. Write one with:  hookmirror init --output {file}")
+    if named and not file.exists():
+        raise ConfigError(f"{file}: no such file. Write one with:  hookmirror init --output {file}")
+    if file.exists() and not file.is_file():
+        raise ConfigError(f"{file}: {no_file(file)}")
     folders = [Path(folder) for folder in (SECRETS_DIR, os.environ.get("CREDENTIALS_DIRECTORY")) if folder]
-    found = gather(Settings, file, folders, os.environ, OWN_VARIABLES)
+    found = gather(Settings, file, folders, os.environ)
     if not found.values and not file.is_file():
         raise ConfigError(
             f"{file.absolute()}: no such file. Write one with:  hookmirror init  or name it:  --config FILE"

@@ -15,12 +15,14 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from common import no_toml
 from common.errors import ConfigError
+from common.keys import Keys, place
 
 PREFIX = "HOOKMIRROR_"
 
-Keys = tuple[str | int, ...]
-"""Where a value is: ("stores", "mcs", "region"), ("routes", 0, "source")."""
+OWN_VARIABLES = ("HOOKMIRROR_CONFIG", "HOOKMIRROR_LOG")
+"""Variables of ours that are no values of the configuration."""
 
 AS_WRITTEN = frozenset({"prefix", "suffix", "target_prefix"})
 """Keys whose value may legally end in a line break: that is refused there, and not left out."""
@@ -45,20 +47,18 @@ class Found:
         return next((self.origins[end] for end in ends if end in self.origins), None)
 
 
-def gather(
-    top: type[BaseModel], file: Path, folders: Iterable[Path], environ: Mapping[str, str], own: frozenset[str]
-) -> Found:
+def gather(top: type[BaseModel], file: Path, folders: Iterable[Path], environ: Mapping[str, str]) -> Found:
     """Return what `file`, then the secret files in `folders`, then `environ` say; the later wins.
 
-    Variables of ours that are no values are `own`. Raises `ConfigError` for a source that cannot be read, and
-    for a variable or a secret file that names no key of `top`.
+    Raises `ConfigError` for a source that cannot be read, and for a variable or a secret file that names no
+    key of `top`.
     """
     found = Found(read_toml(file))
     for folder in folders:
         for secret, text in _secrets(folder):
             _put(found, top, secret.name, text, str(secret))
     for name in sorted(environ):
-        if name.upper().startswith(PREFIX) and name.upper() not in own:
+        if name.upper().startswith(PREFIX) and name.upper() not in OWN_VARIABLES:
             _put(found, top, name, environ[name], name)
     found.values = _stripped(found, found.values, ())
     return found
@@ -85,6 +85,12 @@ def read_text(file: Path) -> str:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}. Let this user read it") from None
 
 
+def no_file(path: Path) -> str:
+    """Return what is said of `path`, which is there and is no file that can be read twice."""
+    what = "is a folder" if path.is_dir() else "is no file, but a pipe or a device"
+    return f"{what}: name the configuration's file:  --config FILE  or  HOOKMIRROR_CONFIG=FILE"
+
+
 def read_toml(file: Path) -> dict[str, Any]:
     """Return the tables of `file`, none when it is not there. Raises `ConfigError`."""
     if not file.exists():
@@ -93,48 +99,11 @@ def read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: {_not_toml(text, str(error))}") from None
+        raise ConfigError(f"{file}: {no_toml.explain(text, str(error))}") from None
     except RecursionError:
         raise ConfigError(
             f"{file}: lists or tables stand too deep in each other: take brackets out"
         ) from None
-
-
-_AT = re.compile(r"\(at line (\d+), column (\d+)\)")
-
-_TOML_SAYS = {
-    "Invalid value": 'text goes in quotes, as in  region = "ru-msk"; true and false do not',
-    "Illegal character": "a quote is not closed, or a character cannot be written so",
-    "Unescaped": r"write \ as \\, or put the text in single quotes",
-    "Cannot overwrite": "it is given twice: take one out (several routes are several [[routes]])",
-    "Cannot declare": "this table is there twice: join the two",
-    "Cannot mutate": "this table is closed already: write all of its keys in one place",
-    "Expected newline": "there is more after the value: one line holds one key, a number has no leading zero",
-    "Expected '='": 'write  key = "value"',
-    "Expected ']'": "the bracket of the table is not closed: write  [table]  or  [[routes]]",
-    "Invalid statement": 'write  key = "value",  or  [table]',
-    "Unclosed": "a bracket is not closed",
-    "Invalid initial character": 'write  key = "value"',
-    "Unterminated": "a quote is not closed",
-}
-
-
-def _not_toml(text: str, said: str) -> str:
-    """Return where `text` is no TOML, the key it is about, and what to write. What stands there may be a
-    secret, and is not shown."""
-    at = _AT.search(said)
-    lines = text.splitlines()
-    number = int(at[1]) if at else len(lines)
-    if said.startswith("Illegal character '\\n'") and number > 1 and at and at[2] == "1":
-        number -= 1
-    heads = [line.strip() for line in lines[:number] if line.lstrip().startswith("[")]
-    line = lines[number - 1] if 0 < number <= len(lines) else ""
-    key = re.match(r"\s*([\w.\"'-]+)\s*=", line)
-    table = heads[-1].strip("[] \t") if heads and re.fullmatch(r"\[\[?[\w.-]+\]?\]?", heads[-1]) else ""
-    name = ".".join(filter(None, [table, key[1] if key else ""]))
-    advice = next((advice for start, advice in _TOML_SAYS.items() if said.startswith(start)), None)
-    where = f"line {number}" + (f", {name}" if name else "")
-    return f"{where}: this is no TOML: {advice or 'see https://toml.io'}"
 
 
 def _put(found: Found, top: type[BaseModel], name: str, text: str, origin: str) -> None:
@@ -255,9 +224,12 @@ def _unknown(top: type[BaseModel], name: str, text: str, origin: str) -> str:
     known = list(_variables(top, ()))
     if store:
         known = [one.replace("__NAME", f"__{store[1]}") for one in known]
-    close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.75)
-    tops = ", ".join(PREFIX + one.upper() for one in top.model_fields)
-    return f"{origin}: unknown key. " + (f"Did you mean {close[0]}?" if close else f"Known are: {tops}.")
+    shorts = [one.removeprefix(PREFIX) for one in (*known, *OWN_VARIABLES)]  # all have the prefix in common
+    close = difflib.get_close_matches(name.upper().removeprefix(PREFIX), shorts, n=1, cutoff=0.75)
+    tops = ", ".join((*(PREFIX + one.upper() for one in top.model_fields), *OWN_VARIABLES))
+    return f"{origin}: unknown key. " + (
+        f"Did you mean {PREFIX}{close[0]}?" if close else f"Known are: {tops}."
+    )
 
 
 def _stripped(found: Found, value: Any, keys: Keys) -> Any:
@@ -268,6 +240,7 @@ def _stripped(found: Found, value: Any, keys: Keys) -> Any:
         return [_stripped(found, part, (*keys, index)) for index, part in enumerate(value)]
     if not isinstance(value, str) or keys[-1] in AS_WRITTEN or value == (whole := value.rstrip("\r\n")):
         return value
-    name = found.origin(keys) or ".".join(map(str, keys))
+    origin = found.origin(keys)
+    name = origin if keys in found.origins else ": ".join(filter(None, [origin, place(keys)]))
     found.notes.append(f"{name}: the line break at its end is left out")
     return whole

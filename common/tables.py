@@ -26,7 +26,7 @@ from pydantic import (
 
 from common import values
 from common.relative import DEFAULT_QUEUE
-from common.sentences import no_value
+from common.sentences import ADVISED, no_value
 from common.store.place import AWS, CLOUDS, place
 from common.urls import guarding, path_of
 
@@ -133,7 +133,9 @@ class WorkerSettings(Table):
     shorter than signed requests live only for tests and the demo, by `allow_short_look_after`."""
 
     concurrency: int = Field(default=32, ge=1, le=1000)
-    look_after: int = Field(default=1200, ge=1, le=3600, description="seconds")
+    look_after: int = Field(
+        default=1200, ge=1, le=3600, description="seconds", json_schema_extra={ADVISED: SIGNATURES_LIVE}
+    )
     allow_short_look_after: bool = False
     attempts: int = Field(default=12, ge=1, le=1000)
     drain: float = Field(default=25.0, ge=0, le=3600, description="seconds")

@@ -8,6 +8,7 @@ import string
 from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from common.hosts import fault, is_host
 from common.telemetry import SHORTEST_SECRET
 from common.urls import path_of
 
@@ -16,7 +17,7 @@ GUEST = "guest"
 
 QUEUES = 'write "sqlite:///hookmirror.db", or "amqp://user:password@host/vhost"'
 
-ESCAPES = "write # as %23, / as %2F, ? as %3F, @ as %40 and % as %25 in its user and password"
+ESCAPES = "write # as %23, / as %2F, ? as %3F, @ as %40, [ as %5B and % as %25 in its user and password"
 
 STORAGE_CLASSES = frozenset(
     {
@@ -26,7 +27,6 @@ STORAGE_CLASSES = frozenset(
 )
 """What S3 knows; MCS calls two of its own by these names (docs/senders.md)."""
 
-_HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _REGION = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)")  # as botocore takes one
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _STORE = re.compile(r"[A-Za-z0-9_.-]+")
@@ -56,7 +56,7 @@ def host(value: str) -> str:
     try:
         ip_address(value)
     except ValueError:
-        if not _HOST.fullmatch(value) or re.fullmatch(r"[\d.]+", value):
+        if not is_host(value) or re.fullmatch(r"[\d.]+", value):
             raise ValueError(
                 'write an address of this machine, like "127.0.0.1" or "0.0.0.0" or "::"'
             ) from None
@@ -86,36 +86,22 @@ def topic(value: str) -> str:
     return value
 
 
-def _split(value: str, example: str) -> SplitResult:
+def _split(value: str, otherwise: str) -> SplitResult:
+    """Return the parts of a URL whose host and port can be; when it has no parts say `otherwise`."""
+    if said := fault(value):
+        raise ValueError(said)
     try:
-        parts = urlsplit(value)
-        port = parts.port
+        return urlsplit(value)
     except ValueError:
-        raise ValueError(f"the URL does not parse: write it like {example}") from None
-    if port == 0:
-        raise ValueError(f"0 is no port to call: write it like {example}")
-    if parts.hostname and not _is_host(parts.hostname):
-        raise ValueError(f"the name of the host cannot be: write it like {example}")
-    return parts
-
-
-def _is_host(name: str) -> bool:
-    try:
-        ip_address(name.partition("%")[0])
-    except ValueError:
-        try:
-            return bool(_HOST.fullmatch(name.encode("idna").decode()))
-        except UnicodeError:
-            return False
-    return True
+        raise ValueError(f"the URL does not parse: {otherwise}") from None
 
 
 def _http(value: str, example: str) -> SplitResult:
-    parts = _split(value, example)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"write it with https:// or http:// in front, like {example}")
     if any(char.isspace() for char in value):
         raise ValueError(f"there is a blank in it: write it like {example}")
+    parts = _split(value, f"write it like {example}")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"write it with https:// or http:// in front, like {example}")
     return parts
 
 
@@ -236,31 +222,34 @@ def _check_file(value: str) -> None:
 
 def management(value: str) -> str:
     """Check the URL of RabbitMQ's management API. What is said of it never holds any of it."""
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise ValueError(f"the URL does not parse: {ESCAPES}") from None
+    _check_escapes(value)
+    parts = _split(value, ESCAPES)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValueError('write the URL of the management API, like "http://rabbitmq:15672"')
     return value
 
 
 def _check_broker(value: str) -> None:
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        raise ValueError(f"the URL does not parse: {ESCAPES}") from None
-    if parts.fragment or value.endswith("#") or "@" in parts.path + parts.query:
-        raise ValueError(f"there is a # / or ? in it that ends the URL early: {ESCAPES}")
-    if not parts.hostname or port == 0 or not _is_host(parts.hostname):
+    _check_escapes(value)
+    parts = _split(value, ESCAPES)
+    if parts.fragment or value.endswith("#"):
+        raise ValueError(f"there is a # in it that ends the URL early: {ESCAPES}")
+    if not parts.hostname:
         raise ValueError('it names no host: write "amqp://user:password@host/vhost"')
     if re.search(r"%(?![0-9A-Fa-f]{2})", f"{parts.username}{parts.password}{parts.path}"):
         raise ValueError(f"there is a % in it that says nothing: {ESCAPES}")
     if parts.password is not None and (password := unquote(parts.password)) != GUEST:
         long_enough("its password", password)
     _check_options(parts.query)
+
+
+def _check_escapes(value: str) -> None:
+    """Check that no password ends the part of the URL that names the host."""
+    authority = re.split("[/?#]", value.partition("//")[2], maxsplit=1)[0]
+    if "@" in value.partition("//")[2][len(authority) :]:
+        raise ValueError(f"there is a # / or ? in it that ends the URL early: {ESCAPES}")
+    if set("[]") & set(authority.rpartition("@")[0]):
+        raise ValueError(f"there is a bracket in its password: {ESCAPES}")
 
 
 def _check_options(query: str) -> None:

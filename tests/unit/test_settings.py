@@ -225,7 +225,7 @@ def test_the_environment_alone_can_say_everything(monkeypatch: pytest.MonkeyPatc
             "[stores.mcs]\nendpoint = 'hb.bizmrg.com'\n",
             ["stores.mcs.endpoint", "https:// or http:// in front"],
         ),
-        ("[stores.mcs]\nendpoint = 'https://h:x'\n", ["stores.mcs.endpoint", "does not parse"]),
+        ("[stores.mcs]\nendpoint = 'https://h:x'\n", ["stores.mcs.endpoint", "its port is no number"]),
         ("[stores.mcs]\nconsistency = 'maybe'\n", ["stores.mcs.consistency", '"strong" or "eventual"']),
         ("[worker]\nconcurrency = 0\n", ["worker.concurrency"]),
         ("[worker]\nlook_after = 3601\n", ["worker.look_after"]),

@@ -364,9 +364,12 @@ def test_a_wrong_value_of_a_variable_is_one_sentence_that_names_it(
         ("[worker]\n[worker]\n", "line 2, worker"),
         ("[routes]\nsource = 'a:b'\n[[routes]]\nsource = 'a:b'\n", "line 3, routes"),
         ("[[routes]]\nsource = mcs:photos\n", "line 2, routes.source"),
-        ("[receiver]\nsns_topics = ['a'\n", "line 2, receiver"),
+        ("[receiver]\nsns_topics = ['a'\n", "line 2, receiver.sns_topics"),
         ("[queue]\nurl = “amqp://u:hush-hush@h”\n", "line 2, queue.url"),
         ("= 5\n", "line 1"),
+        ("[receiver]\nsns_topics = ['a'\n[worker]\nattempts = 1\n", "line 2, receiver.sns_topics"),
+        ("[receiver]\nsns_topics = ['a',\nport = 1\n", "line 2, receiver.sns_topics"),
+        ('[queue]\nurl = """x\n[worker]\nattempts = 1\n', "line 2, queue.url"),
     ],
 )
 def test_what_is_no_toml_is_one_sentence_with_the_line_and_the_key(
@@ -497,3 +500,115 @@ def test_the_sentence_says_it_as_a_person_would(
 ) -> None:
     (place / "hookmirror.toml").write_text(with_value(key, text))
     assert said in said_of(place / "hookmirror.toml", capsys)
+
+
+PORT, BRACKETS = "its port is no number from 1 to 65535", "write [::1], or [::1]:8080 with a port"
+
+
+@pytest.mark.parametrize(
+    ("key", "url", "said"),
+    [
+        ("queue.url", "amqp://u:password1@rabbit:70000/", PORT),
+        ("queue.url", "amqp://u:password1@rabbit:abc/", PORT),
+        ("queue.url", "amqp://u:password1@h:0/", "0 is no port to call"),
+        ("queue.url", "amqp://u:password1@::1/", BRACKETS),
+        ("queue.url", "amqp://u:password1@[::1/", BRACKETS),
+        ("queue.url", "amqp://u:pass[word1@h/", "[ as %5B"),
+        ("queue.url", "amqp://u:pass#word1@h/", "write # as %23"),
+        ("queue.url", "amqp://u:password1@хост.рф/", "write it in ASCII: as xn--..."),
+        ("queue.management_url", "http://u:password1@h:port/", PORT),
+        ("queue.management_url", "http://u:pass/word1@h/", "write # as %23"),
+        ("stores.mcs.endpoint", "https://h:99999", PORT),
+        ("stores.mcs.endpoint", "https://h:x", PORT),
+        ("stores.mcs.endpoint", "http://::1:80", BRACKETS),
+        ("stores.mcs.endpoint", "http://[1.2.3.4]", BRACKETS),
+        ("stores.mcs.endpoint", "https://пример.рф", "write it in ASCII: xn--e1afmkfd.xn--p1ai"),
+        ("stores.mcs.public_url", "https://пример.рф/x", "write it in ASCII: xn--e1afmkfd.xn--p1ai"),
+        ("receiver.public_url", "https://пример.рф/x", "write it in ASCII: xn--e1afmkfd.xn--p1ai"),
+        ("receiver.stack_url", "https://пример.рф/x", "write it in ASCII: xn--e1afmkfd.xn--p1ai"),
+        ("routes.0.forward", "https://пример.рф/x", "write it in ASCII: xn--e1afmkfd.xn--p1ai"),
+    ],
+)
+def test_what_is_wrong_with_the_host_or_the_port_of_a_url_is_named(
+    key: str, url: str, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "hookmirror.toml").write_text(with_value(key, json.dumps(url)))
+    told = said_of(place / "hookmirror.toml", capsys)
+    assert key.rpartition(".")[2] in told
+    assert said in told
+    assert "word1" not in told
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://u:password1@[::1]:5672/", "amqp://u:password1@rabbit:05672/", "amqp://rabbit:/"]
+)
+def test_a_host_and_a_port_that_can_be_are_taken(url: str, place: Path) -> None:
+    (place / "hookmirror.toml").write_text(with_value("queue.url", json.dumps(url)))
+    assert load(place / "hookmirror.toml").queue.url == url
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "said"),
+    [
+        ("worker.look_after", "0", "write a whole number from 1200 to 3600 (seconds)"),
+        ("metrics.port", "70000", "write a whole number from 0 to 65535"),
+        ("receiver.port", "70000", "write a whole number from 0 to 65535"),
+        ("routes.0.max_bytes_per_second", "1", "write a whole number from 1024 to 1099511627776 (bytes)"),
+    ],
+)
+def test_both_bounds_of_a_number_are_said_at_once(
+    key: str, text: str, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "hookmirror.toml").write_text(with_value(key, text))
+    assert said in said_of(place / "hookmirror.toml", capsys)
+
+
+def test_a_line_break_in_a_route_is_noted_as_people_call_the_route(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "hookmirror.toml").write_text(with_value("routes.0.source", '"mcs:photos\\n"'))
+    note = "the first route: source: the line break at its end is left out"
+    assert load(place / "hookmirror.toml").notes == (note,)
+    monkeypatch.setenv("HOOKMIRROR_ROUTES", '[{"source": "mcs:photos\\n", "target": "aws:backup"}]')
+    assert load(place / "hookmirror.toml").notes == (f"HOOKMIRROR_ROUTES: {note}",)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(("make", "what"), [(os.mkdir, "is a folder"), (os.mkfifo, "a pipe or a device")])
+def test_what_is_no_file_is_not_read_and_not_to_be_written_over(
+    named: bool, make: Any, what: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(place / "hookmirror.toml")
+    if named:
+        monkeypatch.setenv("HOOKMIRROR_CONFIG", str(place / "hookmirror.toml"))
+    with pytest.raises(ConfigError, match=rf"hookmirror\.toml: is .*{what}|{what}.*name .*file") as caught:
+        load()
+    assert "init" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("HOOKMIRROR_FOO", "unknown key. Known are: HOOKMIRROR_QUEUE,"),
+        ("HOOKMIRROR_FOO", "HOOKMIRROR_CONFIG, HOOKMIRROR_LOG."),
+        ("HOOKMIRROR_LOGS", "Did you mean HOOKMIRROR_LOG?"),
+        ("HOOKMIRROR_CONFG", "Did you mean HOOKMIRROR_CONFIG?"),
+    ],
+)
+def test_a_variable_is_likened_only_to_what_it_is_like(
+    name: str, said: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "hookmirror.toml").write_text("")
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigError) as caught:
+        load()
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("written", "said"), [("MCS", 'did you mean "MCS"?'), ("mcs2", '"mcs2"?')])
+def test_a_store_that_is_not_defined_is_likened_to_one_that_is(written: str, said: str, place: Path) -> None:
+    text = f'[stores.{written}]\n[stores.aws]\n[[routes]]\nsource = "mcs:a"\ntarget = "aws:b"\n'
+    (place / "hookmirror.toml").write_text(text)
+    with pytest.raises(ConfigError, match="the first route: source") as caught:
+        load()
+    assert said in str(caught.value)
