@@ -30,13 +30,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask, for scripts.")
 
 
-def with_queue(config: str | None, call: Callable[[Queue], Awaitable[T]]) -> T:
+def with_queue(config: str | None, call: Callable[[Queue], Awaitable[T]], *, policies: bool = False) -> T:
     """Open the configured queue, which must be there, make one call with it, close it, and return what the
-    call returned."""
+    call returned. Only with `policies` are those of the broker looked at."""
     settings = configuration.start(config)
+    management = settings.queue.management_url if policies else None
 
     async def once() -> T:
-        queue = await open_queue(settings.queue.url, look_after=settings.worker.look_after, create=False)
+        queue = await open_queue(
+            settings.queue.url,
+            look_after=settings.worker.look_after,
+            create=False,
+            management=management,
+        )
         try:
             return await call(queue)
         finally:

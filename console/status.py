@@ -27,7 +27,11 @@ MEANING = {
 @click.command()
 @config_option
 @json_option
-@click.option("--check", is_flag=True, help="Exit 1 when a person is needed: a dead letter, a paused route.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Exit 1 when a person is needed: a dead letter, a paused route, a policy that loses tasks.",
+)
 def status(config: str | None, as_json: bool, check: bool) -> None:
     """Print what is in the queue, and which routes are paused.
 
@@ -40,16 +44,19 @@ def status(config: str | None, as_json: bool, check: bool) -> None:
     """
     settings = configuration.start(config)
     known = [route.id for route in settings.all_routes]
-    counts, strayed, whole = with_queue(config, lambda queue: _depths(queue, known))
+    counts, strayed, whole = with_queue(config, lambda queue: _depths(queue, known), policies=True)
     paused = paused_routes(settings)
     if as_json:
         told = as_dict(counts) | ({"unknown_routes": strayed} if strayed else {})
+        told |= {"losing": list(counts.losing)} if counts.losing else {}
         print_json(told | ({} if paused is None else {"paused": paused}))
     else:
         print_table(as_table(counts))
+        for sentence in counts.losing:
+            click.secho(f"\n{one_line(sentence)}", fg="red", bold=True)
         _print_strays(strayed, whole=whole)
         _print_paused(paused)
-    if check and (counts.dead or paused):
+    if check and (counts.dead or paused or counts.losing):
         sys.exit(1)
 
 

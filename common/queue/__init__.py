@@ -15,14 +15,14 @@ async def open_queue(
 
     `look_after` (seconds) becomes a wait of its own on RabbitMQ, where waits are queues, and `management` is
     the URL of its management API, which tells of policies that lose. Without `create` a file that is not
-    there is not made. Raises `ConfigError` for a URL of no backend, a broker set up otherwise or a file that
-    cannot be used, `QueueAway` for what does not answer now.
+    there is not made, and a policy that loses is told by `counts` alone. Raises `ConfigError` for a URL of no
+    backend, a broker set up otherwise or a file that cannot be used, `QueueAway` for what does not answer.
     """
     scheme = urlsplit(url).scheme
     if scheme in {"amqp", "amqps"}:
         from common.queue.rabbitmq import RabbitQueue
 
-        return await RabbitQueue.open(url, look_after=look_after, management=management)
+        return await RabbitQueue.open(url, look_after=look_after, management=management, refuse=create)
     if scheme == "sqlite":
         from common.queue.sqlite import SqliteQueue
 

@@ -119,13 +119,15 @@ class DeadLetter:
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Depths. `held` are being worked on now; None where the backend cannot tell. `silent` names what of the
-    backend takes nothing although the rest answers: only a person can mend that."""
+    backend takes nothing although the rest answers; `losing` are sentences, each on what makes the backend
+    lose messages and how to end it. Only a person can mend either."""
 
     ready: dict[Lane, int] = field(default_factory=dict)
     waiting: int = 0
     held: int | None = None
     dead: int = 0
     silent: tuple[str, ...] = ()
+    losing: tuple[str, ...] = ()
 
 
 class Oldest:

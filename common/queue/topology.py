@@ -116,6 +116,16 @@ def mark(key: str, holder: str, *, at: float, within: float) -> Declaration:
     return Declaration(f"hookmirror.once.{name}", arguments)
 
 
+def any_mark() -> Declaration:
+    """A mark, for what holds for all of them."""
+    return mark("", "", at=0, within=0)
+
+
+def is_mark(queue: str) -> bool:
+    """Whether a mark has this name."""
+    return queue.startswith(MARKS.removesuffix("*"))
+
+
 def apart(length: int, other: int) -> float:
     """Return how many seconds apart the holders of two marks came, whose `MARK_ARGUMENT` these are."""
     return abs((length >> _HOLDER_BITS) - (other >> _HOLDER_BITS)) / 1000

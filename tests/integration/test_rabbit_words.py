@@ -6,7 +6,9 @@ from contextlib import suppress
 
 import pytest
 
+from common.backoff import RUNGS
 from common.errors import QueueAway
+from common.queue import topology
 from common.queue.port import Lane
 from common.queue.rabbitmq import RabbitQueue
 from tests.lab.rabbit import RabbitNode
@@ -70,4 +72,73 @@ async def test_why_the_broker_closed_a_consumers_connection_is_in_the_log(
         consuming.cancel()
         with suppress(asyncio.CancelledError):
             await consuming
+        await queue.close()
+
+
+def ours(caplog: pytest.LogCaptureFixture, words: str) -> int:
+    """Return how many lines of ours have `words`."""
+    return sum(words in line for name, _, line in caplog.record_tuples if name == OURS)
+
+
+async def test_the_loss_of_all_connections_is_one_line_with_the_brokers_words(
+    own_rabbit: RabbitNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = await RabbitQueue.open(await own_rabbit.wipe(), look_after=1200)
+    try:
+        await queue.publish(b"x", lane=Lane.LIVE)  # so that two connections are there
+        own_rabbit.control("close_all_connections", "operator says so")
+
+        async def told() -> bool:
+            return ours(caplog, "operator says so") > 0
+
+        await until(told, "the log has the broker's words", 60)
+        await queue.counts()
+        await queue.publish(b"x", lane=Lane.LIVE)
+        assert ours(caplog, "operator says so") == 1
+    finally:
+        await queue.close()
+
+
+async def test_an_alarm_is_in_the_log_and_in_the_reason_and_so_is_its_end(
+    own_rabbit: RabbitNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = await RabbitQueue.open(await own_rabbit.wipe(), look_after=1200)
+    low = "RabbitMQ takes nothing now: low on memory"
+
+    async def takes() -> bool:
+        with suppress(QueueAway):
+            await queue.check()
+            return True
+        return False
+
+    try:
+        await queue.publish(b"x", lane=Lane.LIVE)
+        own_rabbit.control("set_vm_memory_high_watermark", "0.0001")
+        for _ in range(2):
+            with pytest.raises(QueueAway, match=low):
+                await queue.publish_all([b"x"], lane=Lane.LIVE)
+        with pytest.raises(QueueAway, match=low):
+            await queue.check()
+        assert ours(caplog, low) == 1
+        own_rabbit.control("set_vm_memory_high_watermark", "0.6")
+        await until(takes, "messages are taken again", 60)
+        assert ours(caplog, "RabbitMQ takes messages again") == 1
+    finally:
+        own_rabbit.control("set_vm_memory_high_watermark", "0.6")
+        await queue.close()
+
+
+@pytest.mark.parametrize("name", ["hookmirror.live", topology.wait_queue(RUNGS[0])])
+async def test_a_queue_deleted_under_a_running_process_is_named_and_made_again(
+    own_rabbit: RabbitNode, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    queue = await RabbitQueue.open(await own_rabbit.wipe(), look_after=1200)
+    try:
+        own_rabbit.control("delete_queue", name)
+        with pytest.raises(QueueAway):
+            await queue.counts()
+        assert ours(caplog, f"RabbitMQ has lost {name} ") == 1
+        await queue.counts()
+        await queue.publish(b"x", lane=Lane.LIVE)
+    finally:
         await queue.close()

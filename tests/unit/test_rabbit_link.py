@@ -9,6 +9,7 @@ from aio_pika.abc import AbstractConnection
 from yarl import URL
 
 from common.queue.rabbitmq.link import Link
+from common.queue.rabbitmq.notices import Notices
 
 
 class Connection:
@@ -34,7 +35,7 @@ async def test_a_connection_that_cannot_be_prepared_is_closed(monkeypatch: pytes
         raise TimeoutError("the broker is too busy to declare a queue")
 
     monkeypatch.setattr(aio_pika, "connect", connect)
-    link = Link(URL("amqp://localhost/"), prepare)
+    link = Link(URL("amqp://localhost/"), prepare, Notices())
     for _ in range(3):
         with pytest.raises(TimeoutError):
             await link.channel()

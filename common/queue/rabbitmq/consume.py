@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-from aio_pika.exceptions import ChannelPreconditionFailed
+from aio_pika.exceptions import ChannelClosed, ChannelPreconditionFailed
 
 from common.errors import QueueAway
 from common.queue.rabbitmq.link import CONFIRM_WITHIN, FOREIGN, Link, close, said, told, translated
@@ -23,7 +23,8 @@ Again = Callable[[AbstractIncomingMessage], Awaitable[None]]
 class Subscription:
     """What a consumer was sent and has not yet given on, on a channel of its own. Make one with `start`.
 
-    `ended` says why there will be no more, for people; it is empty when that is of no interest.
+    `ended` says why there will be no more, for people; it is empty when that is of no interest, or told by
+    others: of a connection that is lost, by its link.
     """
 
     def __init__(self, channel: AbstractChannel, limit: int) -> None:
@@ -49,7 +50,8 @@ class Subscription:
         return subscription
 
     def _closed(self, _: object, error: BaseException | None) -> None:
-        self.ended = told(error) if said(error) else "the channel to RabbitMQ closed"
+        if isinstance(error, ChannelClosed) and said(error):
+            self.ended = told(error)
         if isinstance(error, ChannelPreconditionFailed):  # nothing else fails on a channel that consumes
             self.ended += f". {TOO_SHORT}"
         self._inbox.put_nowait(None)

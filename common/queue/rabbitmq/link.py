@@ -25,6 +25,8 @@ from aiormq.exceptions import InvalidFrameError
 from yarl import URL
 
 from common.errors import QueueAway
+from common.queue.rabbitmq import blocked
+from common.queue.rabbitmq.notices import Notices
 
 CONFIRM_WITHIN = 2.0
 """Seconds to wait for a confirm. A half-open connection or a disk alarm would hang a publish for longer."""
@@ -42,11 +44,11 @@ Prepare = Callable[[AbstractConnection], Awaitable[None]]
 
 
 @asynccontextmanager
-async def translated(within: float | None) -> AsyncIterator[None]:
+async def translated(within: float | None) -> AsyncIterator[asyncio.Timeout]:
     """Turn what aio-pika raises inside into `QueueAway`; raise that too after `within` seconds."""
     try:
-        async with asyncio.timeout(within):
-            yield
+        async with asyncio.timeout(within) as limit:
+            yield limit
     except (AuthenticationError, ProbableAuthenticationError) as error:
         raise QueueAway(f"RabbitMQ refused the user or the password of queue.url: {error}") from error
     except FOREIGN as error:
@@ -83,11 +85,14 @@ def said(error: BaseException | None) -> str | None:
 
 class Link:
     """One connection with a few channels, each opened on demand by whoever comes first. `prepare` sees each
-    new connection before anybody else."""
+    new connection before anybody else; `notices` has what the broker says of one."""
 
-    def __init__(self, url: URL, prepare: Prepare) -> None:
+    def __init__(self, url: URL, prepare: Prepare, notices: Notices) -> None:
         self._url = url if "heartbeat" in url.query else url.update_query(heartbeat=HEARTBEAT)
         self._prepare = prepare
+        self._notices = notices
+        self._refuses = ""
+        self._publishing: set[asyncio.Timeout] = set()
         self._connection: AbstractConnection | None = None
         self._channels: dict[str, AbstractChannel] = {}
         self._opening: dict[str, asyncio.Task[AbstractChannel]] = {}
@@ -131,7 +136,44 @@ class Link:
                 await _end(connection)
                 raise
             self._connection = connection
+            self._refuses = ""
+            connection.close_callbacks.add(self._lost)
+            blocked.listen(connection, self._blocked)
         return self._connection
+
+    def _lost(self, connection: AbstractConnection | None, error: BaseException | None) -> None:
+        if connection is self._connection:  # else it was closed here
+            lost = f"the connection to RabbitMQ is lost: {error or 'it closed'}"
+            self._notices.say(told(error) if said(error) else lost)
+
+    def _blocked(self, connection: AbstractConnection, reason: str) -> None:
+        if connection is not self._connection:
+            return
+        self._refuses = reason and f"RabbitMQ takes nothing now: {reason}"
+        self._notices.say(self._refuses or "RabbitMQ takes messages again")
+        for limit in self._publishing if reason else ():
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())
+
+    @asynccontextmanager
+    async def taking(self, within: float) -> AsyncIterator[None]:
+        """As `translated`, for what publishes: a broker that says that it takes nothing now, and why, is not
+        waited for. What it is sent all the same it would take later, once for each time."""
+        self._refuse()
+        try:
+            async with translated(within) as limit:
+                self._publishing.add(limit)
+                try:
+                    yield
+                finally:
+                    self._publishing.discard(limit)
+        except QueueAway:
+            self._refuse()
+            raise
+
+    def _refuse(self) -> None:
+        if self._refuses:
+            raise QueueAway(self._refuses)
 
     async def close(self) -> None:
         """Close, without waiting for a broker that does not answer."""

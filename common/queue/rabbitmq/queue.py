@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from functools import partial
 
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractConnection, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import ChannelNotFoundEntity, PublishError
 from aiormq import spec
 from aiormq.exceptions import ConnectionInternalError
@@ -29,12 +29,14 @@ from common.queue.port import (
     after_verdict,
     check_delay,
 )
-from common.queue.rabbitmq import bulk, mark, policy, wire
+from common.queue.rabbitmq import bulk, mark, wire
 from common.queue.rabbitmq.consume import Subscription, give_back
 from common.queue.rabbitmq.dead import Fate, Graveyard
 from common.queue.rabbitmq.declare import declare
 from common.queue.rabbitmq.link import CONFIRM_WITHIN, Link, translated
+from common.queue.rabbitmq.notices import Notices
 from common.queue.rabbitmq.silence import Silence, sentence
+from common.queue.rabbitmq.watch import PolicyWatch
 from common.telemetry import Action, log
 
 RECONNECT = 1.0
@@ -52,29 +54,31 @@ class RabbitQueue:
     """The port over four connections: one to publish, one for each lane, one for the depths, the dead and the
     marks. What is declared or timed out on one cannot kill a publish under way on another."""
 
-    def __init__(self, url: str, look_after: int) -> None:
+    def __init__(self, url: str, look_after: int, management: str | None = None) -> None:
         address = URL(url)
         self._rungs = sorted({*RUNGS, look_after})
         self._declared = False
         self._declaring = asyncio.Lock()
-        self._out = Link(address, self._declare)
-        self._in = {lane: Link(address, self._declare) for lane in Lane}
-        self._admin = Link(address, self._declare)
+        self._notices = Notices()
+        self._policies = PolicyWatch(management, address, self._rungs)
+        self._out = Link(address, self._declare, self._notices)
+        self._in = {lane: Link(address, self._declare, self._notices) for lane in Lane}
+        self._admin = Link(address, self._declare, self._notices)
         self._graveyard = Graveyard(self._admin, self._revive)
         self._left: list[Subscription] = []
         self._silence = Silence()
-        self._named: tuple[str, ...] = ()
 
     @classmethod
-    async def open(cls, url: str, *, look_after: int, management: str | None = None) -> "RabbitQueue":
+    async def open(
+        cls, url: str, *, look_after: int, management: str | None = None, refuse: bool = True
+    ) -> "RabbitQueue":
         """Declare the queues. A broker that is away does not keep a receiver from starting (it answers 503
-        meanwhile). Raises `ConfigError` for one whose queues have other arguments, or a policy that loses,
-        where the `management` API tells of it."""
-        queue = cls(url, look_after)
+        meanwhile). Raises `ConfigError` for one whose queues have other arguments, and, with `refuse`, for a
+        policy that loses, where the `management` API tells of it."""
+        queue = cls(url, look_after, management)
         try:
             await queue.counts()
-            if management is not None:
-                await _check_policies(management, URL(url))
+            await queue._policies.look(refuse=refuse)
         except QueueAway as error:
             log(Action.QUEUE, str(error), level=logging.WARNING)
         except BaseException:
@@ -83,6 +87,7 @@ class RabbitQueue:
         return queue
 
     async def _declare(self, connection: AbstractConnection) -> None:
+        self._policies.start()
         async with self._declaring:
             if self._declared:
                 return
@@ -92,19 +97,13 @@ class RabbitQueue:
     async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
         """See the port."""
         check_delay(delay)
-        await self._send(body, lane, delay, _first_headers())
+        await self._send(body, lane, delay, wire.first_headers())
 
     async def publish_all(self, bodies: Collection[bytes], *, lane: Lane) -> None:
         """See the port."""
-        async with translated(CONFIRM_WITHIN):
-            queue = topology.lane_queue(lane)
-            channel = await self._out.channel(queue)
-            try:
-                with self._silence.awaiting(queue):
-                    await bulk.publish(channel, queue, bodies, _first_headers)
-            except (PublishError, ChannelNotFoundEntity):
-                await self._forget(self._out)
-                raise
+        queue = topology.lane_queue(lane)
+        async with self._publishing(queue, CONFIRM_WITHIN) as channel:
+            await bulk.publish(channel, queue, bodies, wire.first_headers)
 
     async def check(self) -> None:
         """See the port. A broker out of memory or disk no longer reads what publishers send: so something is
@@ -115,9 +114,11 @@ class RabbitQueue:
         await self._confirm()
         if counts.silent:
             raise QueueAway(sentence(counts.silent))
+        if counts.losing:
+            raise QueueAway(counts.losing[0])
 
     async def _confirm(self) -> None:
-        async with translated(CONFIRM_WITHIN):
+        async with self._out.taking(CONFIRM_WITHIN):
             channel = await self._out.channel()
             await channel.default_exchange.publish(Message(b""), topology.nowhere(), mandatory=False)
 
@@ -129,17 +130,15 @@ class RabbitQueue:
                 await self._confirm()
             except QueueAway:
                 return ()
-        if silent and silent != self._named:
-            log(Action.QUEUE, sentence(silent), level=logging.ERROR)
-        self._named = silent
+            self._notices.say(sentence(silent), level=logging.ERROR)
         return silent
 
     async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
         """See the port."""
-        await self._lay(body, lane, why, _first_headers())
+        await self._lay(body, lane, why, wire.first_headers())
 
     async def _revive(self, letter: DeadLetter) -> None:
-        headers = {wire.ID: letter.id, wire.ATTEMPT: 1, **wire.failures_header(letter.failures)}
+        headers = wire.first_headers(letter.id) | wire.failures_header(letter.failures)
         await self._send(letter.body, letter.lane, 0, headers)
 
     async def _lay(
@@ -158,23 +157,32 @@ class RabbitQueue:
         """Publish and return when the broker has confirmed; the default exchange is ""."""
         # No message_id: the library matches returned messages by it and makes a unique one itself.
         message = Message(body, headers=headers, delivery_mode=DeliveryMode.PERSISTENT)
-        async with translated(within):
-            # One that is dead keeps for a minute whatever comes after it on its channel.
-            channel = await self._out.channel(exchange or key)
+        async with self._publishing(exchange or key, within) as channel:
             target = channel.default_exchange
             if exchange:
                 target = await channel.get_exchange(exchange, ensure=False)
-            try:
-                with self._silence.awaiting(exchange or key):
-                    answer = await target.publish(message, key, mandatory=True)
-            except (PublishError, ChannelNotFoundEntity):
-                await self._forget(self._out)
-                raise
+            answer = await target.publish(message, key, mandatory=True)
         if not isinstance(answer, spec.Basic.Ack):
             raise QueueAway(f"RabbitMQ answered a publish with {answer!r}")
 
-    async def _forget(self, link: Link) -> None:
-        """The broker has lost our queues: declare them again, with the next connection."""
+    @asynccontextmanager
+    async def _publishing(self, queue: str, within: float) -> AsyncIterator[AbstractChannel]:
+        """Give the channel for what goes to `queue`, and bear what comes of it. One that is dead keeps for a
+        minute whatever comes after it on its channel."""
+        async with self._out.taking(within):
+            channel = await self._out.channel(queue)
+            try:
+                with self._silence.awaiting(queue):
+                    yield channel
+            except (PublishError, ChannelNotFoundEntity):
+                await self._forget(self._out, queue)
+                raise
+
+    async def _forget(self, link: Link, queue: str) -> None:
+        """The broker has lost `queue` of ours: declare all again, with the next connection."""
+        self._notices.say(
+            f"RabbitMQ has lost {queue} with all that was in it: it was deleted. It is made again"
+        )
         self._declared = False
         await link.close()
 
@@ -191,7 +199,7 @@ class RabbitQueue:
                 self._left.append(subscription)
                 await self._sweep()
             if why:
-                log(Action.QUEUE, f"{why}; consuming again", level=logging.WARNING, lane=lane)
+                self._notices.say(f"{why}; consuming again")
 
     async def _sweep(self) -> None:
         """Close the channels of consumers that have ended, when nothing that came on them is unsettled."""
@@ -226,7 +234,7 @@ class RabbitQueue:
         try:
             subscription = await Subscription.start(self._in[lane], queue, limit)
         except ChannelNotFoundEntity:
-            await self._forget(self._in[lane])
+            await self._forget(self._in[lane], queue)
             raise
         except ConnectionInternalError:  # after a minute: of a dead queue it is all that the broker says
             self._silence.broke(queue)
@@ -291,12 +299,17 @@ class RabbitQueue:
 
     async def counts(self) -> Counts:
         """See the port. `held` is None: only RabbitMQ's management interface knows it."""
+        self._policies.start_if_old()
         async with translated(COUNT_WITHIN):
             channel = await self._admin.channel()
 
             async def depth(name: str) -> int:
                 # On a plain channel; a robust one answers a passive declaration from its memory.
-                queue = await channel.declare_queue(name, passive=True)
+                try:
+                    queue = await channel.declare_queue(name, passive=True)
+                except ChannelNotFoundEntity:
+                    await self._forget(self._admin, name)
+                    raise
                 return queue.declaration_result.message_count or 0
 
             return Counts(
@@ -304,6 +317,7 @@ class RabbitQueue:
                 waiting=sum([await depth(topology.wait_queue(seconds)) for seconds in self._rungs]),
                 dead=await depth(topology.dead_queue()),
                 silent=await self._silent(),
+                losing=self._policies.losing,
             )
 
     def letters(self) -> AsyncGenerator[DeadLetter, None]:
@@ -329,16 +343,6 @@ class RabbitQueue:
 
     async def close(self) -> None:
         """See the port."""
+        self._policies.close()
         for link in (*self._in.values(), self._admin, self._out):
             await link.close()
-
-
-async def _check_policies(management: str, amqp: URL) -> None:
-    queues = await policy.effective(management, amqp)
-    policy.refuse_losing(queues, amqp)
-    for sentence_ in policy.doubtful(queues):
-        log(Action.QUEUE, sentence_, level=logging.WARNING)
-
-
-def _first_headers() -> wire.Headers:
-    return {wire.ID: secrets.token_hex(8), wire.ATTEMPT: 1}

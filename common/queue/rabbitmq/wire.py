@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -76,6 +77,11 @@ def letter_from(message: AbstractIncomingMessage) -> DeadLetter:
         attempt=_number(headers.get(ATTEMPT), 1),
         failures=_failures(headers.get(FAILURES)),
     )
+
+
+def first_headers(id_: str = "") -> Headers:
+    """The headers of a first attempt; of a new message when it has no id."""
+    return {ID: id_ or secrets.token_hex(8), ATTEMPT: 1}
 
 
 def dead_headers(lane: Lane, why: str) -> Headers:
