@@ -208,7 +208,7 @@ def test_a_look_that_failed_after_its_promise_leaves_the_rest_to_the_promised_on
 
 
 def test_a_reason_shows_no_secret() -> None:
-    hide("what-the-chain-delivered")
+    hide("mcs", "what-the-chain-delivered")
     for attempt in (1, ATTEMPTS):
         given = verdict(StoreAway("no answer: token=what-the-chain-delivered"), attempt)
         assert isinstance(given, Retry | Bury)
