@@ -128,6 +128,27 @@ async def test_an_alarm_is_in_the_log_and_in_the_reason_and_so_is_its_end(
         await queue.close()
 
 
+async def test_a_broker_that_is_killed_while_it_takes_nothing_is_asked_again(own_rabbit: RabbitNode) -> None:
+    """The alarm went with the connection: who believed in it for ever would refuse every hook."""
+    queue = await RabbitQueue.open(await own_rabbit.wipe(), look_after=1200)
+
+    async def taken() -> bool:
+        with suppress(QueueAway):
+            await queue.publish(b"x", lane=Lane.LIVE)
+            return True
+        return False
+
+    try:
+        own_rabbit.control("set_vm_memory_high_watermark", "0.0001")
+        with pytest.raises(QueueAway, match="takes nothing now"):
+            await queue.publish(b"x", lane=Lane.LIVE)
+        own_rabbit.kill()
+        await asyncio.to_thread(own_rabbit.start)
+        await until(taken, "messages are taken again", 60)
+    finally:
+        await queue.close()
+
+
 @pytest.mark.parametrize("name", ["hookmirror.live", topology.wait_queue(RUNGS[0])])
 async def test_a_queue_deleted_under_a_running_process_is_named_and_made_again(
     own_rabbit: RabbitNode, caplog: pytest.LogCaptureFixture, name: str

@@ -172,7 +172,10 @@ class Link:
             raise
 
     def _refuse(self) -> None:
-        if self._refuses:
+        """Raise what the broker says, as long as the connection lives on which it says so: its end ends that
+        too, and only who publishes opens another."""
+        lives = self._connection is not None and self._connection.connected.is_set()
+        if self._refuses and lives:
             raise QueueAway(self._refuses)
 
     async def close(self) -> None:
