@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from aiobotocore.credentials import AioCredentials
+from aiobotocore.credentials import AioCredentials, AioRefreshableCredentials
 from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
 
@@ -24,6 +24,9 @@ LOOK_AFTER = 1.0
 
 Reread = Callable[[], StoreSettings | None]
 """Returns the store's settings as they are written by now, None when they cannot be used."""
+
+Found = AioCredentials | AioRefreshableCredentials
+"""What the chain finds: keys for good, or keys that it renews."""
 
 HINT = "add access_key_id and secret_access_key, or profile; it is tried again until some are found"
 
@@ -63,7 +66,7 @@ class Credentials(AioCredentials):
         self._settings = settings
         self._reread = reread
         self._clock = clock
-        self._found: AioCredentials | None = None
+        self._found: Found | None = None
         self._finding = asyncio.Lock()
         self._stale = True
         self._looked = self._tried = -AGAIN_AFTER
@@ -83,6 +86,8 @@ class Credentials(AioCredentials):
                     await self._find()
         if self._found is None:
             raise _none(f"stores.{self._name}: no credentials: {self._why}: {HINT}")
+        if not isinstance(self._found, AioRefreshableCredentials):  # nothing to renew
+            return await self._found.get_frozen_credentials()
         try:
             async with asyncio.timeout(FIND_WITHIN):
                 return await self._found.get_frozen_credentials()
@@ -115,7 +120,7 @@ class Credentials(AioCredentials):
             return
         self._found, self._stale = found, False
 
-    async def _look_for(self) -> AioCredentials | None:
+    async def _look_for(self) -> Found | None:
         settings = self._settings
         key, secret, token = settings.access_key_id, settings.secret_access_key, settings.session_token
         if key is not None and secret is not None:
@@ -124,7 +129,7 @@ class Credentials(AioCredentials):
         names = (session.get_config_variable(name) for name in ("credentials_file", "config_file"))
         self._files = tuple(map(str, names))
         self._seen = _state(self._files)
-        found: AioCredentials | None = await session.get_credentials()
+        found: Found | None = await session.get_credentials()
         return found
 
 

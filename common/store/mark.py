@@ -116,6 +116,7 @@ def proven_md5(state: State) -> str:
     return state.etag if IS_MD5.fullmatch(state.etag) and not state.opaque else ""
 
 
+@lru_cache(maxsize=64)  # the same few are asked for again and again, those of one object and of one second
 def written_at(last_modified: str) -> int:
     """Return a Last-Modified in seconds since the epoch; 0 for one that is no date."""
     try:
