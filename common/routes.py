@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -57,7 +58,7 @@ def _signs(secret: SecretStr) -> SecretStr:
     return secret
 
 
-class ActionTable(Table):
+class ActionTable(Table, ABC):
     """What routes of every kind may say of a program to run (`exec`) or of a URL to send to (`forward`).
 
     `timeout` is in seconds. Of the actions in ACTIONS each route has one; what only makes sense beside one of
@@ -119,8 +120,9 @@ class ActionTable(Table):
         return self.name or f"{self._takes} -> {self._does}"
 
     @property
+    @abstractmethod
     def _takes(self) -> str:
-        raise NotImplementedError
+        """What is taken: each kind of route says so itself."""
 
     @property
     def _does(self) -> str:
