@@ -71,7 +71,7 @@ class ActionTable(Table, ABC):
         "forward": frozenset({"timeout", "secret", "ca_bundle"}),
     }
 
-    name: Annotated[str, AfterValidator(values.route_name)] = ""
+    name: Annotated[str, AfterValidator(values.route_name)] | None = Field(default=None, examples=["photos"])
     exec: Text | None = Field(default=None, examples=["scripts/backup.sh"])
     forward: Annotated[str, AfterValidator(values.forwarded)] | None = Field(
         default=None, examples=["https://example.org/hooks"]
@@ -159,6 +159,18 @@ class RouteSettings(ActionTable):
     def _encrypts(self) -> Self:
         if self.kms_key is not None and self.sse != "aws:kms":
             raise ValueError('kms_key means nothing without  sse = "aws:kms":  add it, or leave kms_key out')
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Self:
+        parts = {"prefix": len(self.prefix.encode()), "suffix": len(self.suffix.encode())}
+        longer = max(parts, key=parts.__getitem__)
+        size = len(self.target_prefix.encode()) + parts[longer]
+        if size > values.LONGEST_KEY:
+            raise ValueError(
+                f"target_prefix and {longer} have {size} bytes together, and a key of the target has at most "
+                f"{values.LONGEST_KEY}, so that none could be copied: write a shorter target_prefix"
+            )
         return self
 
     @property
