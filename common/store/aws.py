@@ -11,11 +11,11 @@ from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import BotoCoreError, ClientError, SSLError
+from botocore.exceptions import BotoCoreError, ClientError, ConfigParseError, SSLError
 
 from common.errors import ConfigError, RouteDown, StoreAway
 from common.retry_after import wait_asked
-from common.store.credentials import Credentials, Reread, lend, open_session
+from common.store.credentials import Credentials, Reread, lend, open_session, why
 from common.store.failures import elsewhere, translate, wrong_region
 from common.store.pace import Pace
 from common.store.port import Entry, OpenUpload
@@ -114,7 +114,10 @@ class Account:
                     verify=str(settings.ca_bundle) if settings.ca_bundle else None,
                 )
             )
-        except (BotoCoreError, ValueError, OSError) as error:
+        except ConfigParseError as error:
+            raise ConfigError(f"stores.{name}: {why(error)}") from None
+        # An AttributeError is what  s3 = text  leads to, where a table belongs.
+        except (BotoCoreError, AttributeError, ValueError, OSError) as error:
             raise ConfigError(
                 f"stores.{name}: it cannot be set up from what ~/.aws and the AWS_ variables say "
                 f"({type(error).__name__}): mend these"
