@@ -22,6 +22,7 @@
     │   ├── TargetMoved       the object to be replaced is another by now
     │   ├── SourceMoved       the object changed while it was read       (does not count, if it really did)
     │   ├── QueueAway         the broker cannot take a message now       (does not count)
+    │   │   └── QueueLoses    it takes them, and would delete them by itself
     │   ├── SenderAway        who sent a hook does not answer what it makes us ask (does not count)
     │   └── KeyBusy           another delivery of this key is under way  (does not count)
     ├── Never                 the worker buries the task
@@ -182,6 +183,11 @@ class QueueAway(TryAgain):
 
     counts = False
     patience = 5
+
+
+class QueueLoses(QueueAway):
+    """The queue takes messages, and what somebody has set up there deletes them. No spool stands in for it:
+    nothing fails that would lead there."""
 
 
 class SenderAway(TryAgain):

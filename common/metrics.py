@@ -79,6 +79,8 @@ class QueueDepths:
         for name in self.counts.silent:
             silent.add_metric((name,), 1)
         yield silent
+        losing = "Policies of the broker that delete what the queue holds: see the log."
+        yield GaugeMetricFamily("hookmirror_queue_losing", losing, value=len(self.counts.losing))
         dead = "Tasks and records that only a person can do something about."
         yield GaugeMetricFamily("hookmirror_dead_letters", dead, value=self.counts.dead)
 

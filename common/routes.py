@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -57,7 +58,7 @@ def _signs(secret: SecretStr) -> SecretStr:
     return secret
 
 
-class ActionTable(Table):
+class ActionTable(Table, ABC):
     """What routes of every kind may say of a program to run (`exec`) or of a URL to send to (`forward`).
 
     `timeout` is in seconds. Of the actions in ACTIONS each route has one; what only makes sense beside one of
@@ -70,7 +71,7 @@ class ActionTable(Table):
         "forward": frozenset({"timeout", "secret", "ca_bundle"}),
     }
 
-    name: Annotated[str, AfterValidator(values.route_name)] = ""
+    name: Annotated[str, AfterValidator(values.route_name)] | None = Field(default=None, examples=["photos"])
     exec: Text | None = Field(default=None, examples=["scripts/backup.sh"])
     forward: Annotated[str, AfterValidator(values.forwarded)] | None = Field(
         default=None, examples=["https://example.org/hooks"]
@@ -119,8 +120,9 @@ class ActionTable(Table):
         return self.name or f"{self._takes} -> {self._does}"
 
     @property
+    @abstractmethod
     def _takes(self) -> str:
-        raise NotImplementedError
+        """What is taken: each kind of route says so itself."""
 
     @property
     def _does(self) -> str:
@@ -157,6 +159,18 @@ class RouteSettings(ActionTable):
     def _encrypts(self) -> Self:
         if self.kms_key is not None and self.sse != "aws:kms":
             raise ValueError('kms_key means nothing without  sse = "aws:kms":  add it, or leave kms_key out')
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Self:
+        parts = {"prefix": len(self.prefix.encode()), "suffix": len(self.suffix.encode())}
+        longer = max(parts, key=parts.__getitem__)
+        size = len(self.target_prefix.encode()) + parts[longer]
+        if size > values.LONGEST_KEY:
+            raise ValueError(
+                f"target_prefix and {longer} have {size} bytes together, and a key of the target has at most "
+                f"{values.LONGEST_KEY}, so that none could be copied: write a shorter target_prefix"
+            )
         return self
 
     @property

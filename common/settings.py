@@ -31,7 +31,7 @@ from common.tables import (
     Table,
     WorkerSettings,
 )
-from common.urls import weakness
+from common.urls import destination, path_of, weakness
 
 __all__ = ["PREFIX", "Inlet", "Settings", "for_programs", "load", "log_format", "start"]
 
@@ -96,18 +96,21 @@ class Settings(Table):
             )
         self._check_ports()
         self._check_paths()
+        self._check_forwards()
         overlap.check(self.routes, self.stores)
         overlap.check_hooks(self.routes, self.stores)
         return self
 
     def _check_stores(self, index: int, route: RouteSettings) -> None:
         for side in ("source", "target"):
-            store = (getattr(route, side) or "").partition(":")[0]
+            store, _, bucket = (getattr(route, side) or "").partition(":")
             if store and store not in self.stores:
                 raise ValueError(
                     f'{place(("routes", index, side))}: store "{store}" is not defined: '
                     f"{alike(store, self.stores)}add  [stores.{store}]"
                 )
+            if store:
+                self._check_endpoint(index, store, bucket)
         if route.storage_class is None or route.target is None:
             return
         name = route.target.partition(":")[0]
@@ -118,6 +121,16 @@ class Settings(Table):
                 f'{place(("routes", index, "storage_class"))} = "{written}": S3 has no such '
                 f"class: write one of {', '.join(sorted(known))}; one that only this store has goes into "
                 f"stores.{name}.storage_classes too"
+            )
+
+    def _check_endpoint(self, index: int, store: str, bucket: str) -> None:
+        """The bucket's name is put behind the endpoint: one that is there already is one too many."""
+        endpoint = self.stores[store].endpoint or ""
+        if unquote(path_of(endpoint)).rstrip("/").endswith(f"/{bucket}"):
+            route = place(("routes", index))
+            raise ValueError(
+                f'stores.{store}.endpoint = "{endpoint}": it ends in the bucket of {route}, which would '
+                f"stand there twice: write it without  /{bucket}"
             )
 
     def _check_ports(self) -> None:
@@ -140,6 +153,28 @@ class Settings(Table):
                 raise ValueError(
                     f"stores.{name}.public_url and {other} have the same path: give each its own"
                 )
+
+    @property
+    def _urls(self) -> dict[str, str | None]:
+        """The URLs of ours that senders call, by the key that says each."""
+        receiver = self.receiver
+        urls = {"receiver.public_url": receiver.public_url, "receiver.stack_url": receiver.stack_url}
+        return urls | {f"stores.{name}.public_url": store.public_url for name, store in self.stores.items()}
+
+    def _check_forwards(self) -> None:
+        ours = {destination(url): key for key, url in self._urls.items() if url is not None}
+        host = f"[{self.receiver.host}]" if ":" in self.receiver.host else self.receiver.host
+        here, _ = destination(f"http://{host}:{self.receiver.port}")  # without a proxy before it
+        ours |= {(here, path): key for (_, path), key in ours.items()}
+        ours.setdefault((here, unquote(self.receiver.path)), "receiver.port")
+        for kind, routes in (("routes", self.routes), ("stack_routes", self.stack_routes)):
+            for index, route in enumerate(routes):
+                if route.forward is not None and (key := ours.get(destination(route.forward))):
+                    where = place((kind, index, "forward"))
+                    raise ValueError(
+                        f"{where}: it leads to {key}, so that each event would come back: write the URL of "
+                        "who is to get them"
+                    )
 
     def reread(self, store: str) -> StoreSettings | None:
         """Return what the sources say of `store` by now; None when they cannot be used, or there are none."""
@@ -178,11 +213,10 @@ class Settings(Table):
                 f"receiver.public_url: missing, so hooks are taken at {receiver.path}, where anybody may "
                 'send them, and no subscription is confirmed. Set it:  public_url = "https://host/webhook/SECRET"'
             )
-        urls = {"receiver.public_url": receiver.public_url, "receiver.stack_url": receiver.stack_url}
-        urls |= {f"stores.{name}.public_url": store.public_url for name, store in self.stores.items()}
-        for key, url in urls.items():
+        for key, url in self._urls.items():
             if url is not None and (weak := weakness(url)):
                 yield f"{key}: {weak}"
+        yield from receiver.open_to_all()
 
     def two_ways(self) -> dict[str, str]:
         """Return the id of each route's inverse, for routes that keep two buckets equal both ways."""

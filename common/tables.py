@@ -5,7 +5,9 @@
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
@@ -71,6 +73,16 @@ def _file(path: Path) -> Path:
     return path
 
 
+EVERYBODY = frozenset({"0.0.0.0/0", "::/0"})
+
+
+def _everybody(networks: Iterable[IPvAnyNetwork]) -> str:
+    """Return the networks among these, or of several together, that hold every address; "" for none."""
+    fours = collapse_addresses(one for one in networks if isinstance(one, IPv4Network))
+    sixes = collapse_addresses(one for one in networks if isinstance(one, IPv6Network))
+    return " and ".join(one for one in map(str, chain(fours, sixes)) if one in EVERYBODY)
+
+
 SnsTopic = Annotated[str, AfterValidator(values.topic)]
 
 
@@ -118,6 +130,20 @@ class ReceiverSettings(Table):
         """The path that stack notifications are served on, None when they are not."""
         return path_of(self.stack_url) if self.stack_url else None
 
+    def open_to_all(self) -> Iterator[str]:
+        """Yield a sentence for each list of networks that holds everybody."""
+        if everybody := _everybody(self.trusted_proxies):
+            yield (
+                f"receiver.trusted_proxies: {everybody} is everybody: whoever calls can forge the address he "
+                "calls from, and neither allowed_networks nor requests_per_second holds anybody off. Name "
+                'your proxies alone, like  trusted_proxies = ["127.0.0.1"]'
+            )
+        if everybody := _everybody(self.allowed_networks):
+            yield (
+                f"receiver.allowed_networks: {everybody} is everybody: nobody is held off. Name who calls, "
+                'like  allowed_networks = ["203.0.113.0/24"]  or leave it out'
+            )
+
     def secrets(self) -> Iterator[str]:
         """Yield what may never be written to a log: the paths."""
         for path in (self.path, self.stack_path or ""):
@@ -164,7 +190,7 @@ Tags = Literal["auto", "always", "never"]
 
 
 def _secret(value: SecretStr) -> SecretStr:
-    values.long_enough("it", values.text(value.get_secret_value()))
+    values.long_enough("it", values.printable(values.text(value.get_secret_value())))
     return value
 
 
@@ -223,8 +249,17 @@ class StoreSettings(Table):
             )
         if self.profile is not None and self.access_key_id is not None:
             raise ValueError("profile and access_key_id are two ways to the same: leave one of them out")
-        self._check_endpoint(urlsplit(self.endpoint or "").hostname or "")
+        host = urlsplit(self.endpoint or "").hostname or ""
+        self._check_region(host)
+        self._check_endpoint(host)
         return self
+
+    def _check_region(self, host: str) -> None:
+        """A server of one's own may have a region of any name, and tells capitals from small letters."""
+        known = self.endpoint is None or AWS.fullmatch(host) or host in CLOUDS.keys() | set(CLOUDS.values())
+        if known and self.region != self.region.lower():
+            lower = self.region.lower()
+            raise ValueError(f'region = "{self.region}": regions here are lower case: write "{lower}"')
 
     def _check_endpoint(self, host: str) -> None:
         for cloud in CLOUDS.keys() | set(CLOUDS.values()):

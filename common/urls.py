@@ -5,6 +5,10 @@ from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
 from common.masking import reads_as_words
+from common.store.place import place
+
+PAGES = frozenset({"/ping", "/healthz", "/readyz", "/docs", "/openapi.json"})
+"""What the receiver serves to who looks: no path for hooks."""
 
 GUARDS = 12
 """Characters of a part of a path, from which on it is taken for a secret."""
@@ -13,6 +17,13 @@ GUARDS = 12
 def path_of(url: str) -> str:
     """Return the path that is served for `url`."""
     return urlsplit(url).path or "/"
+
+
+def destination(url: str) -> tuple[str, str]:
+    """Return the host with its port, and the path, that `url` leads to: the same for the same one, however it
+    is written."""
+    parts = urlsplit(url)
+    return place(f"{parts.scheme}://{parts.netloc}", ""), unquote(path_of(url))
 
 
 def is_absolute(url: str) -> bool:

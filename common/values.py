@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from common.hosts import fault, is_host
 from common.telemetry import SHORTEST_SECRET
-from common.urls import path_of
+from common.urls import PAGES, path_of
 
 GUEST = "guest"
 """RabbitMQ's own first user and password: no secret, and good for connections from the same machine only."""
@@ -26,6 +26,12 @@ STORAGE_CLASSES = frozenset(
     }
 )
 """What S3 knows; MCS calls two of its own by these names (docs/senders.md)."""
+
+LONGEST_KEY = 1024
+"""Bytes that S3 takes of a key, in UTF-8."""
+
+LONGEST_PART = 1000
+"""What of these a prefix or a suffix may take: some have to be left for the rest of the key."""
 
 _REGION = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)")  # as botocore takes one
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -43,9 +49,11 @@ def text(value: str) -> str:
 
 
 def printable(value: str) -> str:
-    """Check what goes into a header: ASCII, without blanks."""
+    """Check what goes into a header: ASCII, without blanks, and not in quotes, as some tools leave it."""
     if not value.isascii() or any(char.isspace() for char in value):
         raise ValueError("it has a blank or a letter that is no ASCII in it: copy it anew")
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'`":
+        raise ValueError("there are quotes around it, which would be sent as a part of it: take them out")
     return value
 
 
@@ -115,6 +123,8 @@ def served(value: str) -> str:
         )
     if set("{}") & set(unquote(path_of(value))):
         raise ValueError("it has a brace in its path, which cannot be served: leave it out")
+    if (path := unquote(path_of(value))) in PAGES:
+        raise ValueError(f"{path} is a page of the receiver's own: write another path, like {example}")
     return value
 
 
@@ -180,8 +190,11 @@ def key_part(value: str) -> str:
         raise ValueError(
             '* stands for nothing here: write only what the keys begin or end with, like "photos/"'
         )
-    if len(value.encode()) > 1024:
-        raise ValueError("a key has at most 1024 bytes: write a shorter one")
+    if (size := len(value.encode())) > LONGEST_PART:
+        raise ValueError(
+            f"it has {size} bytes in UTF-8, and a whole key has at most {LONGEST_KEY}: write one of "
+            f"{LONGEST_PART} bytes or fewer"
+        )
     return value
 
 

@@ -10,10 +10,11 @@ import click
 
 from common import settings as configuration
 from common.errors import ConfigError
-from common.queue.port import DeadLetter, Queue
+from common.queue.port import MAX_DELAY, DeadLetter, Queue
 from common.routes import StackRouteSettings
 from common.settings import Settings
 from common.task import Task
+from common.telemetry import one_line
 from console.dead.change import show_count
 from console.dead.letter import Entry
 from console.dead.options import dry_run_option, entries
@@ -48,8 +49,9 @@ def adopt(config: str | None, as_json: bool, dry_run: bool, yes: bool, old: str,
     """Move dead letters from OLD to NEW.
 
     OLD is a route that is no more; its tasks go on as first attempts of the route NEW. They are counted
-    first, shown by reason, and you are asked; exactly what was counted goes. Tasks of OLD that still wait
-    for a later attempt become dead letters when their time comes: run it again then.
+    first, shown by reason, and you are asked; exactly what was counted goes. Tasks of OLD that wait for a
+    retry or a re-check are not among them: they become dead letters when their time comes, within the hour.
+    Run it again then.
     """
     kind = kind_of(configuration.start(config), old, new)
 
@@ -57,11 +59,13 @@ def adopt(config: str | None, as_json: bool, dry_run: bool, yes: bool, old: str,
         return entry.route == old and entry.task is not None and (entry.task.stack is not None) == kind
 
     found, waiting = with_queue(config, lambda queue: _count(queue, meant))
+    if dry_run or not as_json:
+        words = "would adopt" if dry_run else "to adopt"
+        show_count(words, found, [], as_json=as_json, waiting=waiting)
+    if waiting and not as_json:
+        click.echo(_later(waiting, old))
     if dry_run:
-        show_count("would adopt", found, [], as_json=as_json)
         return
-    if not as_json:
-        show_count("to adopt", found, [], as_json=False)
     if found.ids:
         sure(f"send these {found.summary.count} dead letters to {new}?", yes=yes)
     done = with_queue(config, lambda queue: move(queue, found.ids, new)) if found.ids else 0
@@ -121,10 +125,14 @@ def _report(found: Survey, done: int, waiting: int, *, as_json: bool) -> None:
         click.echo(f"adopted: {done}" + (f"; {gone} were gone by then" if gone else ""))
     else:
         click.echo("No dead letter is of OLD: write its id as `hookmirror status` does.")
-    if waiting:
-        click.echo(
-            f"{waiting} tasks wait for a later attempt: run it again if there are some of OLD among them"
-        )
+
+
+def _later(waiting: int, old: str) -> str:
+    """Return what is said of the tasks that wait for their time: of which routes they are, nobody can see."""
+    return (
+        f"Tasks of all routes that wait for a retry or a re-check: {waiting}. Those of {one_line(old)} "
+        f"become dead letters when their time comes, within {MAX_DELAY // 60} minutes: run this again then."
+    )
 
 
 async def strays(queue: Queue, known: Collection[str]) -> tuple[dict[str, int], bool]:

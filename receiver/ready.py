@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from common.errors import QueueLoses
 from common.queue.port import Publisher
 from common.telemetry import Action, log
 from receiver.spool import SpoolingPublisher
@@ -54,10 +55,10 @@ class Readiness:
 
     async def _find(self) -> Ready:
         spooling = self._spool is not None and self._spool.away
-        trouble = "the queue has failed lately" if spooling else await _trouble(self._queue)
+        trouble, spools = ("the queue has failed lately", True) if spooling else await _trouble(self._queue)
         more = {}
-        if trouble and self._spool is not None:
-            trouble, more = await _trouble(self._spool), {"queue": "away, spooling"}
+        if trouble and spools and self._spool is not None:
+            (trouble, _), more = await _trouble(self._spool), {"queue": "away, spooling"}
         said = {"status": "waiting", "why": WAITING} if trouble else {"status": "ready", **more}
         self._note(trouble)
         self._asked = self._clock()
@@ -72,13 +73,15 @@ class Readiness:
         self._noted = trouble
 
 
-async def _trouble(place: Publisher) -> str:
-    """Return why `place` can take no messages, "" if it can."""
+async def _trouble(place: Publisher) -> tuple[str, bool]:
+    """Return why `place` can take no messages, "" if it can, and whether a spool would take them instead."""
     try:
         async with asyncio.timeout(WITHIN):
             await place.check()
     except TimeoutError:
-        return "the queue has not confirmed in time"
+        return "the queue has not confirmed in time", True
+    except QueueLoses as error:
+        return str(error), False
     except Exception as error:  # noqa: BLE001 - whatever it is, a message would meet it as well
-        return str(error) or type(error).__name__
-    return ""
+        return str(error) or type(error).__name__, True
+    return "", True

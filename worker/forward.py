@@ -12,8 +12,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any, Self
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit, urlunsplit
 
@@ -21,6 +19,7 @@ import aiohttp
 
 from common.errors import ActionFailed, ActionRefused, ConfigError, HookmirrorError, Throttled
 from common.proxies import proxy_for
+from common.retry_after import wait_asked
 from common.routes import FORWARD_TIMEOUT, ActionTable
 from common.telemetry import Action
 from worker.actions import Order
@@ -230,19 +229,6 @@ def refusal(status: int, said: str, retry_after: str | None, now: float) -> Hook
     if 400 <= status < 500 and status not in SETUP:
         return ActionRefused(why)
     return ActionFailed(why, retry_after=asked)
-
-
-def wait_asked(value: str | None, now: float) -> float:
-    """Return the seconds that a Retry-After asks for: a number, or a date; 0 for none or nonsense."""
-    if not value:
-        return 0.0
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    return max((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now, 0.0)
 
 
 def _trusted(route: ActionTable) -> ssl.SSLContext | bool:

@@ -15,8 +15,9 @@ async def open_queue(
 
     `look_after` (seconds) becomes a wait of its own on RabbitMQ, where waits are queues, and `management` is
     the URL of its management API, which tells of policies that lose. Without `create` a file that is not
-    there is not made, and a policy that loses is told by `counts` alone. Raises `ConfigError` for a URL of no
-    backend, a broker set up otherwise or a file that cannot be used, `QueueAway` for what does not answer.
+    there is not made, a policy that loses is told by `counts` alone, and `QueueAway` is raised for a broker
+    that does not answer. Raises `ConfigError` for a URL of no backend, a broker set up otherwise or a file
+    that cannot be used.
     """
     scheme = urlsplit(url).scheme
     if scheme in {"amqp", "amqps"}:

@@ -11,11 +11,12 @@ from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import BotoCoreError, ClientError, SSLError
+from botocore.exceptions import BotoCoreError, ClientError, ConfigParseError, SSLError
 
 from common.errors import ConfigError, RouteDown, StoreAway
-from common.store.credentials import Credentials, Reread, lend, open_session
-from common.store.failures import elsewhere, seconds, translate, wrong_region
+from common.retry_after import wait_asked
+from common.store.credentials import Credentials, Reread, lend, open_session, why
+from common.store.failures import elsewhere, translate, wrong_region
 from common.store.pace import Pace
 from common.store.port import Entry, OpenUpload
 from common.store.sign import Keys, Signer
@@ -60,7 +61,8 @@ class _Paced:
             return
         status, sent = response_dict["status_code"], context[self._SENT]
         if status in {429, 503}:
-            self._pace.slowed(sent, seconds(response_dict["headers"].get("retry-after")))
+            asked = wait_asked(response_dict["headers"].get("retry-after"), time.time())
+            self._pace.slowed(sent, asked)
         elif status < 500:
             self._pace.went_well(sent)
 
@@ -112,7 +114,10 @@ class Account:
                     verify=str(settings.ca_bundle) if settings.ca_bundle else None,
                 )
             )
-        except (BotoCoreError, ValueError, OSError) as error:
+        except ConfigParseError as error:
+            raise ConfigError(f"stores.{name}: {why(error)}") from None
+        # An AttributeError is what  s3 = text  leads to, where a table belongs.
+        except (BotoCoreError, AttributeError, ValueError, OSError) as error:
             raise ConfigError(
                 f"stores.{name}: it cannot be set up from what ~/.aws and the AWS_ variables say "
                 f"({type(error).__name__}): mend these"
@@ -194,7 +199,7 @@ class Account:
                 answer["HTTPStatusCode"],
                 body,
                 doing=f"{doing} {bucket}",
-                retry_after=headers.get("retry-after"),
+                retry_after=wait_asked(headers.get("retry-after"), time.time()),
             )
             if isinstance(failure, RouteDown):
                 self.refused()

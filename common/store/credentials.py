@@ -8,6 +8,7 @@ from pathlib import Path
 from aiobotocore.credentials import AioCredentials, AioRefreshableCredentials
 from aiobotocore.session import AioSession
 from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import ConfigParseError
 
 from common.errors import ConfigError, RouteDown
 from common.store.failures import NO_CREDENTIALS
@@ -34,7 +35,6 @@ _SAYS = {
     "ProfileNotFound": "the profile is not there (any more)",
     "PartialCredentialsError": "a key without its secret is found, or a secret without its key",
     "CredentialRetrievalError": "the program or service that gives them has failed",
-    "ConfigParseError": "AWS's configuration file cannot be parsed",
     "FileNotFoundError": "the program that gives them (credential_process) is not there",
     "PermissionError": "the program that gives them (credential_process) may not be run",
     "JSONDecodeError": "the program that gives them (credential_process) prints no JSON",
@@ -93,8 +93,7 @@ class Credentials(AioCredentials):
                 return await self._found.get_frozen_credentials()
         except Exception as error:  # noqa: BLE001 - what is foreign has many errors, and none may be shown
             self._stale = True
-            why = _why(error)
-            raise _none(f"stores.{self._name}: the credentials cannot be renewed: {why}") from None
+            raise _none(f"stores.{self._name}: the credentials cannot be renewed: {why(error)}") from None
 
     def _due(self) -> bool:
         """Whether to look for them now."""
@@ -113,7 +112,7 @@ class Credentials(AioCredentials):
             async with asyncio.timeout(FIND_WITHIN):
                 found = await self._look_for()
         except Exception as error:  # noqa: BLE001 - the chain runs programs and asks services: anything may come
-            self._why = _why(error)
+            self._why = why(error)
             return
         if found is None:
             self._why = "none are found"
@@ -172,11 +171,20 @@ def _none(text: str) -> RouteDown:
     return error
 
 
-def _why(error: Exception) -> str:
-    """Return what an error means. What it says itself may hold what a program printed."""
+def why(error: Exception) -> str:
+    """Return what an error means. What it says may hold what a program printed, or a line of a file."""
     if isinstance(error, ConfigError):
         return _SAYS["ProfileNotFound"]
+    if isinstance(error, ConfigParseError):
+        line = _line(error.kwargs["error"])  # type: ignore[typeddict-item] # the stubs leave it out
+        return f"AWS's file {error.kwargs['path']} cannot be parsed{line}: mend it"
     response = getattr(error, "response", None)  # of botocore's ClientError
     code = response.get("Error", {}).get("Code", "") if isinstance(response, dict) else ""
     name = type(error).__name__
     return _SAYS.get(name) or (f"{name} {code}" if code else name)
+
+
+def _line(error: Exception) -> str:
+    """Return the line at which the parser has stopped, "" where it does not tell."""
+    lines = [number for number, _ in getattr(error, "errors", [])] or [getattr(error, "lineno", None)]
+    return f" (line {lines[0]})" if lines[0] else ""

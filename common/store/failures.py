@@ -277,13 +277,13 @@ def says_no_such_key(body: bytes, key: str) -> bool:
 
 
 def translate(
-    status: int, body: bytes, *, doing: str, retry_after: str | None = None, reads: bool = False
+    status: int, body: bytes, *, doing: str, retry_after: float = 0.0, reads: bool = False
 ) -> TryAgain | Refused:
     """Return the error of ours for an answer that is no success.
 
-    `doing` names the request for people, `reads` says that it was a read of an object. What the table does
-    not know is `StoreAway`: try again. A `SourceMoved` counts here: only who pinned the read, and looked, can
-    tell that the object has moved.
+    `doing` names the request for people, `retry_after` is the wait that was asked for (in seconds), `reads`
+    says that it was a read of an object. What the table does not know is `StoreAway`: try again. A
+    `SourceMoved` counts here: only who pinned the read, and looked, can tell that the object has moved.
     """
     code = error_code(body)
     if code.isdigit():  # botocore's stand-in for the code of an answer without a body
@@ -301,7 +301,7 @@ def translate(
     if not issubclass(kind, TryAgain):
         # Of a write it may be about a header that goes with every one.
         return kind(f"{text} ({words})" if words else text, own=reads or code != "InvalidRequest")
-    error = kind(text, retry_after=seconds(retry_after))
+    error = kind(text, retry_after=retry_after)
     error.code = _named(status, code)
     if isinstance(error, SourceMoved):
         error.counts = True
@@ -340,8 +340,3 @@ def elsewhere(bucket: str, where: str, store: str, here: str) -> RouteDown:
     )
     error.code = WRONG_REGION
     return error
-
-
-def seconds(value: str | None) -> float:
-    """Return what a Retry-After asks for, 0 for a date or nonsense."""
-    return float(value) if value and value.isdecimal() else 0.0

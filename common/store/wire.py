@@ -10,9 +10,10 @@ from urllib.parse import quote, urlsplit
 
 from common.errors import ConfigError, Corrupt, NotSupported, Refused, RouteDown, StoreAway, TryAgain
 from common.proxies import proxy_for
+from common.retry_after import wait_asked
 from common.store.answer import Broken, Response
 from common.store.aws import Account
-from common.store.failures import UNREACHABLE, elsewhere, seconds, translate, wrong_region
+from common.store.failures import UNREACHABLE, elsewhere, translate, wrong_region
 from common.store.headers import condition
 from common.store.http import SILENCE, Client, Unreached, Way
 from common.store.mark import written_at
@@ -92,7 +93,7 @@ class Wire:
             status,
             body,
             doing=f"{answer.method} {what}{self.name}",
-            retry_after=headers.get("retry-after"),
+            retry_after=wait_asked(headers.get("retry-after"), time.time()),
             reads=answer.method in {"GET", "HEAD"},
         )
         where, here = wrong_region(status, body, headers), self._account.region
@@ -229,7 +230,8 @@ class Wire:
             response.release()
             raise StoreAway(foreign(method, self.name, self._hand), unsure=once)
         if response.status in {429, 503}:
-            self._pace.slowed(sent, seconds(response.headers.get("retry-after")), about=about)
+            asked = wait_asked(response.headers.get("retry-after"), time.time())
+            self._pace.slowed(sent, asked, about=about)
         elif response.status < 500:
             self._pace.went_well(sent)
         return response

@@ -119,12 +119,12 @@ def carry_out(config: str | None, verb: str, change: Change, ids: Collection[str
     return with_queue(config, change_all)
 
 
-def show_count(words: str, found: Survey, missing: list[str], *, as_json: bool) -> None:
-    """Print how many dead letters are meant, by group, and which ids are none."""
+def show_count(words: str, found: Survey, missing: list[str], *, as_json: bool, **more: int) -> None:
+    """Print how many dead letters are meant, by group, and which ids are none; `more` goes into the JSON."""
     summary = found.summary
     if as_json:
         counted = {words.replace(" ", "_"): summary.count, "groups": summary.as_list()}
-        print_json(counted | ({"missing": missing} if missing else {}))
+        print_json(counted | more | ({"missing": missing} if missing else {}))
     else:
         if summary.count:
             print_table(summary.as_table())

@@ -203,6 +203,44 @@ async def test_a_profile_that_is_not_there_at_the_start_is_an_error_of_the_confi
         await S3Store.open("aws", settings(server))
 
 
+@pytest.mark.parametrize("file", ["config", "credentials"])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (b"[default\nregion = hush-hush\n", " (line 1)"),
+        (b"aws_secret_access_key = hush-hush\n", " (line 1)"),
+        (b"[default]\nhush-hush\n", " (line 2)"),
+        (b"[default]\nregion = x\nregion = hush-hush\n", " (line 3)"),
+        (b"[default]\n\n[default]\nregion = hush-hush\n", " (line 3)"),
+        (b"[default]\ns3 =\n  hush-hush\n", ""),
+        (b"\xff\xfehush-hush", ""),
+    ],
+)
+async def test_a_file_of_awss_that_cannot_be_parsed_is_named_and_nothing_of_it_shown(
+    server: Strict, home: Path, file: str, text: bytes, line: str
+) -> None:
+    broken = home / ".aws" / file
+    broken.write_bytes(text)
+    why = f"AWS's file {broken} cannot be parsed{line}: mend it"
+    with pytest.raises(ConfigError) as at_start:
+        await S3Store.open("aws", settings(server))
+    assert str(at_start.value) == f"stores.aws: {why}"
+    with pytest.raises(RouteDown) as later:
+        await Credentials("aws", StoreSettings()).get_frozen_credentials()
+    assert str(later.value).startswith(f"stores.aws: no credentials: {why}: add ")
+    assert "hush" not in str(later.value)
+
+
+@pytest.mark.parametrize("text", ["s3 = hush-hush", "defaults_mode = hush-hush"])
+async def test_a_profile_with_a_value_that_is_none_ends_the_start_and_is_not_shown(
+    server: Strict, home: Path, text: str
+) -> None:
+    profile(home, text)
+    with pytest.raises(ConfigError, match=r"^stores.aws: it cannot be set up from what ~/.aws") as caught:
+        await S3Store.open("aws", settings(server, profile="p"))
+    assert "hush" not in str(caught.value)
+
+
 @pytest.mark.parametrize("verb", ["check", "list"])
 async def test_keys_that_the_store_refuses_are_looked_for_again(
     server: Strict, home: Path, monkeypatch: pytest.MonkeyPatch, verb: str

@@ -30,7 +30,7 @@ from tests.integration.test_s3_tls import authority  # noqa: F401 - a fixture
 from tests.lab.proxy import proxy
 from worker.actions import Acting, ObjectOrder
 from worker.brake import Brake
-from worker.forward import Forward, refusal, signature, wait_asked
+from worker.forward import Forward, refusal, signature
 from worker.job import Job, Route
 from worker.verdict import Outcome, judge
 
@@ -482,23 +482,6 @@ async def test_what_an_answer_repeats_of_the_request_is_hidden(taker: Taker, sta
     assert str(error).startswith(f"forward: answered {status}: cannot POST ***")
     assert str(error).endswith("sorry")
     shows_no_secret(error)
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (None, 0),
-        ("", 0),
-        ("5", 5),
-        (" 5 ", 5),
-        ("-5", 0),
-        ("soon", 0),
-        ("Tue, 14 Nov 2023 22:14:20 GMT", 60),
-        ("Tue, 14 Nov 2023 22:12:20 GMT", 0),
-    ],
-)
-def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float) -> None:
-    assert wait_asked(value, NOW) == seconds
 
 
 def test_every_status_that_is_no_success_has_a_verdict() -> None:

@@ -19,6 +19,7 @@ from common.queue.memory import MemoryQueue
 from common.settings import Settings
 from common.task import Task
 from common.telemetry import as_json
+from common.urls import PAGES
 from receiver.app import make_app
 from receiver.metrics import HookMetrics
 from receiver.openapi import examples
@@ -45,7 +46,7 @@ EXPECTED = {
 }
 """The status that each example of a hook gets."""
 
-ROUTES = {"/", "/ping", "/healthz", "/readyz", "/openapi.json", "/docs", PATH, STACKS}
+ROUTES = {"/", *PAGES, PATH, STACKS}
 
 
 @pytest.fixture

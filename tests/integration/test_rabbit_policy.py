@@ -1,17 +1,31 @@
 """A policy of RabbitMQ that would lose acknowledged hooks keeps hookmirror from starting."""
 
+import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
+from common.admin import sample
 from common.errors import ConfigError, QueueAway
+from common.metrics import Metrics
 from common.queue import open_queue
 from common.queue.port import Lane
 from common.queue.rabbitmq import RabbitQueue
+from common.queue.sqlite import SqliteQueue
+from console import cli
+from receiver.ready import WAITING, Readiness
+from receiver.spool import SpoolingPublisher
 from tests.lab.rabbit import Broker, RabbitNode
 from tests.lab.until import until
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -167,6 +181,91 @@ async def test_who_only_looks_is_told_and_not_refused(managed: RabbitNode) -> No
     finally:
         managed.control("clear_policy", "losing")
     assert "clear_policy -p / losing" in counts.losing[0]
+
+
+CONFIG = """\
+[queue]
+url = "{url}"
+management_url = "{management}"
+[stores.a]
+[stores.b]
+[[routes]]
+source = "a:from"
+target = "b:to"
+"""
+
+
+def status(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.hookmirror, ["status", *arguments], prog_name="hookmirror")
+
+
+def test_status_names_a_policy_that_loses_until_it_is_taken_off(
+    managed: RabbitNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hookmirror.toml").write_text(CONFIG.format(url=managed.url, management=managed.management))
+    managed.control("set_policy", "losing", "live", '{"message-ttl": 60000}')
+    try:
+        told = json.loads(status("--json").stdout)["losing"]
+        said, checked = status(), status("--check")
+    finally:
+        managed.control("clear_policy", "losing")
+    [sentence] = told
+    assert "over hookmirror.live that deletes what it holds (message-ttl: 60000)" in sentence
+    assert sentence.endswith("rabbitmqctl clear_policy -p / losing")
+    assert said.stdout.count(sentence) == 1
+    assert (said.exit_code, checked.exit_code) == (0, 1)
+    assert "losing" not in json.loads(status("--json").stdout)
+    assert status("--check").exit_code == 0
+
+
+def test_status_says_once_that_the_broker_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hookmirror.toml").write_text(
+        CONFIG.format(url="amqp://guest:guest@127.0.0.1:9/", management="http://127.0.0.1:9")
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "console", "status"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    [said] = ran.stderr.splitlines()
+    assert said.startswith("hookmirror: RabbitMQ has not answered: ")
+
+
+@pytest.mark.parametrize("with_spool", [False, True])
+async def test_readyz_and_the_metrics_tell_of_a_policy_that_loses_until_it_is_taken_off(
+    managed: RabbitNode, with_spool: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A spool is of no help: the broker takes hooks, and so nothing goes there."""
+    metrics = Metrics()
+    managed.control("set_policy", "losing", "live", '{"message-ttl": 60000}')
+    queue = await open_queue(managed.url, create=False, management=managed.management)
+    spool = await SqliteQueue.open(tmp_path / "spool.db") if with_spool else None
+    readiness = Readiness(queue, SpoolingPublisher(queue, spool) if spool else None)
+
+    async def ready() -> bool:
+        return (await readiness.ask()).yes
+
+    try:
+        answer = await readiness.ask()
+        assert (answer.yes, json.loads(answer.body)) == (False, {"status": "waiting", "why": WAITING})
+        assert "not ready for hooks: RabbitMQ lays a policy over hookmirror.live" in caplog.text
+        await sample(metrics.queue, queue)
+        assert b"\nhookmirror_queue_losing 1.0\n" in metrics.render("")[0]
+        managed.control("clear_policy", "losing")
+        await until(ready, "it is ready again", 60)
+        await sample(metrics.queue, queue)
+        assert b"\nhookmirror_queue_losing 0.0\n" in metrics.render("")[0]
+    finally:
+        with suppress(subprocess.CalledProcessError):  # it is off already, unless something has failed
+            managed.control("clear_policy", "losing")
+        await queue.close()
+        if spool is not None:
+            await spool.close()
 
 
 @pytest.mark.parametrize("management", ["http://127.0.0.1:9", "{}/nowhere"])

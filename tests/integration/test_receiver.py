@@ -653,6 +653,13 @@ async def test_a_sender_that_goes_away_in_the_middle_leaves_nothing_behind(recei
             ["receiver.public_url: it has a path that can be"],
         ),
         ({"public_url": "https://hooks.example.org/hooks/3f9c0a7b5d1e42"}, []),
+        (
+            {
+                "public_url": "https://hooks.example.org/hooks/3f9c0a7b5d1e42",
+                "trusted_proxies": ["0.0.0.0/0", "::/0"],
+            },
+            ["receiver.trusted_proxies: 0.0.0.0/0 and ::/0 is everybody: whoever calls can forge"],
+        ),
     ],
 )
 async def test_a_start_says_how_a_stranger_gets_in_and_no_path_however_short(

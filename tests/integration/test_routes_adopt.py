@@ -150,6 +150,25 @@ def test_many_are_moved_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(ready()) == 10
 
 
+def test_tasks_that_wait_are_told_of_and_come_after_their_wait() -> None:
+    def publish(delay: float) -> None:
+        with_queue(lambda queue: queue.publish(photo(2).encode(), lane=Lane.LIVE, delay=delay))
+
+    dead(photo(1))
+    assert "for a retry" not in run("routes", "adopt", "old", "new", "--dry-run").stdout
+    publish(3600)
+    later = (
+        "Tasks of all routes that wait for a retry or a re-check: 1. Those of old become dead letters when "
+        "their time comes, within 60 minutes: run this again then."
+    )
+    assert run("routes", "adopt", "old", "new", "--dry-run").stdout.count(later) == 1
+    counted = json.loads(run("routes", "adopt", "old", "new", "--dry-run", "--json").stdout)
+    assert (counted["would_adopt"], counted["waiting"]) == (1, 1)
+    assert run("routes", "adopt", "old", "new", "--yes").stdout.count(later) == 1
+    done = json.loads(run("routes", "adopt", "old", "new", "--json", "--yes").stdout)
+    assert (done["adopted"], done["waiting"]) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

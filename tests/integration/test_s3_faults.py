@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -455,6 +457,14 @@ async def test_a_throttled_request_waits_as_long_as_the_store_asked_and_is_not_r
     assert isinstance(throttled, Throttled)
     assert throttled.retry_after == 17
     assert len(server.requests) == 1
+
+
+async def test_a_store_may_ask_to_be_left_alone_until_a_date(server: Server, bucket: S3Bucket) -> None:
+    asked = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    server.answers = [error(503, "SlowDown", ("Retry-After", asked))]
+    throttled = await failure(read(bucket))
+    assert isinstance(throttled, Throttled)
+    assert 60 < throttled.retry_after <= 90
 
 
 @pytest.mark.parametrize("status", [429, 503])

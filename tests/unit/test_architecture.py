@@ -58,6 +58,7 @@ PURE = [
     "common/errors.py",
     "common/masking.py",
     "common/overlap.py",
+    "common/retry_after.py",
     "common/urls.py",
     "common/values.py",
     "common/sentences.py",

@@ -77,7 +77,7 @@ def test_every_code_of_the_table_has_its_meaning_whatever_status_it_comes_with(
 def test_every_code_has_the_verdict_of_its_class(
     code: str, error: type[HookmirrorError], attempt: int
 ) -> None:
-    failure = translate(400, document(code), doing="GET b", retry_after="90")
+    failure = translate(400, document(code), doing="GET b", retry_after=90)
     verdict = judge(failure, attempt, attempts=12, rng=random.Random(1))
     if error is Refused or attempt >= 12:
         assert isinstance(verdict, Bury)
@@ -238,26 +238,9 @@ def test_a_code_that_is_no_utf8_is_shown_all_the_same() -> None:
     assert "\ufffd" in str(translate(400, b"<Code>\xff</Code>", doing="GET b"))
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        (None, 0),
-        ("", 0),
-        ("0", 0),
-        ("7", 7),
-        ("120", 120),
-        ("-5", 0),
-        ("1.5", 0),
-        ("soon", 0),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
-        ("²", 0),
-        ("٣", 3),
-    ],
-)
+@pytest.mark.parametrize("asked", [0, 7, 120])
 @pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (429, ""), (503, "ServiceUnavailable")])
-def test_the_wait_the_store_asked_for_is_heeded(
-    header: str | None, seconds: float, status: int, code: str
-) -> None:
-    error = translate(status, document(code), doing="GET b", retry_after=header)
+def test_the_wait_the_store_asked_for_is_heeded(asked: float, status: int, code: str) -> None:
+    error = translate(status, document(code), doing="GET b", retry_after=asked)
     assert isinstance(error, TryAgain)
-    assert error.retry_after == seconds
+    assert error.retry_after == asked

@@ -363,11 +363,12 @@ class Queue(MemoryQueue):
     """A queue that can be away, or silent."""
 
     away: HookmirrorError | None = None
+    losing: tuple[str, ...] = ()
 
     async def counts(self) -> Counts:
         if self.away:
             raise self.away
-        return Counts(ready={Lane.LIVE: 3, Lane.BULK: 4}, waiting=5, held=None, dead=6)
+        return Counts(ready={Lane.LIVE: 3, Lane.BULK: 4}, waiting=5, held=None, dead=6, losing=self.losing)
 
 
 async def test_the_depth_is_told_by_lane_and_state_and_not_at_all_while_the_queue_is_away() -> None:
@@ -384,6 +385,7 @@ async def test_the_depth_is_told_by_lane_and_state_and_not_at_all_while_the_queu
         'hookmirror_queue_depth{lane="live",state="ready"}': 3,
         'hookmirror_queue_depth{lane="bulk",state="ready"}': 4,
         'hookmirror_queue_depth{lane="",state="waiting"}': 5,
+        "hookmirror_queue_losing": 0,
         "hookmirror_dead_letters": 6,
     }
     assert depths() == known
@@ -399,6 +401,13 @@ async def test_the_depth_is_told_by_lane_and_state_and_not_at_all_while_the_queu
     queue.away = None
     await sample(metrics.queue, queue)
     assert depths() == known
+
+
+async def test_each_policy_that_loses_is_counted() -> None:
+    metrics, queue = Metrics(), Queue()
+    queue.losing = ("one deletes", "another deletes")
+    await sample(metrics.queue, queue)
+    assert scrape(metrics)["hookmirror_queue_losing"] == 2
 
 
 async def asked(method: str, path: str, accept: bytes = b"") -> tuple[int, str, bytes]:

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from common.errors import QueueAway
+from common.errors import QueueAway, QueueLoses
 from common.queue.memory import MemoryQueue
 from receiver import ready
 from receiver.ready import FRESH, WAITING, Readiness
@@ -111,3 +111,10 @@ async def test_a_spool_makes_up_for_the_queue_and_only_then_counts() -> None:
     clock.now += FRESH
     assert await said(readiness) == (True, {"status": "ready", "queue": "away, spooling"})
     assert queue.checks == before, "a queue that has just failed is left alone"
+
+
+async def test_a_spool_does_not_make_up_for_a_queue_that_takes_hooks_and_deletes_them() -> None:
+    queue, clock = Counting(), Clock()
+    readiness = Readiness(queue, SpoolingPublisher(queue, Counting(), clock=clock), clock)
+    queue.fault = QueueLoses("RabbitMQ lays a policy over the queue that deletes what it holds")
+    assert await said(readiness) == (False, {"status": "waiting", "why": WAITING})

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from common.errors import ConfigError
-from common.routes import RouteSettings
+from common.routes import ActionTable, RouteSettings
 from common.settings import DEFAULT_FILE, PREFIX, Settings, load, log_format
 from common.urls import weakness
 from console.init import filled
@@ -429,6 +429,11 @@ def test_a_route_with_an_action_is_called_by_what_it_does_and_tells_no_path_that
     assert route(exec="x.sh", suffix=".jpg").id == "mcs:a -> exec x.sh"
     forwarding = route(forward="https://example.org/in/T0KEN-of-somebody?key=another-secret", secret=SECRET)
     assert forwarding.id == "mcs:a -> forward example.org"
+
+
+def test_what_all_kinds_of_routes_have_in_common_is_no_route_itself() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        ActionTable(exec="x.sh")  # type: ignore[abstract] # the same is said here
 
 
 @pytest.mark.parametrize(

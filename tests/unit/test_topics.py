@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,24 @@ NOTIFIED = (
 )
 
 
+@asynccontextmanager
+async def store(
+    folder: Path, answer: Callable[[web.Request], Awaitable[web.Response]]
+) -> AsyncIterator[None]:
+    """A store that gives `answer` to everything, and in `folder` a configuration that names it."""
+    [port] = free_ports(1)
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    (folder / "hookmirror.toml").write_text(CONFIG.format(url=URL, port=port))
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
 @pytest.mark.parametrize(
     ("topic", "said"),
     [
@@ -119,15 +139,8 @@ async def test_a_check_tells_topics_that_call_our_url_from_others(
         assert request.headers["authorization"].startswith("AWS4-HMAC-SHA256")
         return web.Response(text=ANSWER.format(url=URL), content_type="application/xml")
 
-    [port] = free_ports(1)
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    (tmp_path / "hookmirror.toml").write_text(CONFIG.format(url=URL, port=port))
     monkeypatch.setattr("console.hooks.answer.problem", lambda url, bucket: "")
-    try:
+    async with store(tmp_path, answer):
         result = await _run(tmp_path, "check")
         assert said in result.output
         assert "Action=ListTopics" in asked[0]
@@ -139,8 +152,6 @@ async def test_a_check_tells_topics_that_call_our_url_from_others(
         changed = await _run(tmp_path, "add" if topic == "other" else "remove")
         assert changed.exit_code == 1
         assert "docs/senders.md" in changed.output
-    finally:
-        await runner.cleanup()
 
 
 @pytest.mark.parametrize(
@@ -156,19 +167,10 @@ async def test_a_store_that_does_not_answer_for_its_topics_is_not_taken_for_one_
             return web.Response(text=NOTIFIED.format(topic="mine"), content_type="application/xml")
         return web.Response(status=status)
 
-    [port] = free_ports(1)
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    (tmp_path / "hookmirror.toml").write_text(CONFIG.format(url=URL, port=port))
-    try:
+    async with store(tmp_path, answer):
         result = await _run(tmp_path, "list")
-        assert ("its topics could not be asked for" in result.output) == away
-        assert result.exit_code == int(away)
-    finally:
-        await runner.cleanup()
+    assert ("its topics could not be asked for" in result.output) == away
+    assert result.exit_code == int(away)
 
 
 async def _run(folder: Path, *arguments: str) -> Result:

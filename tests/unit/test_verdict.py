@@ -55,6 +55,7 @@ PLACES: dict[type[HookmirrorError], str] = {
     errors.UnknownRoute: BURIED,
     errors.Corrupt: RETRIED_AND_COUNTED,
     errors.QueueAway: RETRIED_FOR_FREE,
+    errors.QueueLoses: RETRIED_FOR_FREE,
     errors.SenderAway: RETRIED_FOR_FREE,  # of the receiver's alone, too
     errors.KeyBusy: RETRIED_FOR_FREE,
     errors.Throttled: RETRIED_AND_COUNTED,

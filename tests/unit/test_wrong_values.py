@@ -45,12 +45,18 @@ NO_SECRET = [
     '"sevench"',
     '"line one\\nline two"',
     '" secret-x"',
+    *('"secret secret"', '"secret\\tsecret"', '"секрет-секрет"', '"“secret-secret”"'),
+    *("'\"secret-secret\"'", "\"'secret-secret'\"", '"`secret-secret`"'),
 ]
 NO_URL = [
     *NO_TEXT,
     *('"hooks.example.org/x"', '"/x"', '"ftp://h/x"', '"https://"', '"https:///x"', '"https://h:port/x"'),
     *('"https://h:99999/x"', '"https://h:0/x"', '"https://[::1/x"', '"https://a b/x"', '"https://h/a b"'),
     *('"https://user:password@h/x"', '"https://h_ö\\u0000/x"', '"https://-h/x"', '"https://a..b/x"'),
+]
+NO_URL_OF_OURS = [
+    *(*NO_URL, '"https://h/{token}"', '"https://h/docs"', '"https://h/openapi.json"', '"http://h:81/ping"'),
+    *('"https://h/healthz"', '"https://h/readyz"', '"https://h/%72eadyz"'),
 ]
 NO_HOST = [
     *NO_TEXT,
@@ -78,6 +84,8 @@ NO_KEY = [
     '" photos/"',
     '"photos/\\n"',
     '"a\\nb"',
+    f'"{"x" * 1001}"',
+    f'"{"я" * 501}"',
 ]
 NO_FILE = ["5", "true", '["x"]', '""', '"no/such/file.pem"', '"."', '"hookmirror.toml"']
 NO_NETWORKS = [*NO_LIST, '["10.0.0.1/8"]', '["proxy.local"]', '["10.0.0.0/33"]', '["1.2.3"]', '["::1/200"]']
@@ -117,11 +125,10 @@ WRONG: dict[str, list[str]] = {
     "receiver.host": NO_HOST,
     "receiver.port": NO_PORT,
     "receiver.public_url": [
-        *NO_URL,
-        '"https://h/{token}"',
+        *NO_URL_OF_OURS,
         '"https://hooks.example.org/stacks/0123456789abcdef"',
     ],
-    "receiver.stack_url": [*NO_URL, '"https://h/webhook"'],
+    "receiver.stack_url": [*NO_URL_OF_OURS, '"https://h/webhook"'],
     "receiver.sns_topics": [*NO_LIST, '["my-topic"]', '["arn:aws:sqs:eu-central-1:123456789012:x"]'],
     "receiver.docs": NO_SWITCH,
     "receiver.spool": ["5", "true", '["x"]', '""', '"."', '"folder/"', '"a\\u0000b"'],
@@ -146,11 +153,16 @@ WRONG: dict[str, list[str]] = {
         *NO_URL,
         *('"hb.ru-msk.vkcloud-storage.ru"', '"s3://photos"', '"https://h?x=1"', '"https://h#x"'),
         *('"https://photos.hb.ru-msk.vkcloud-storage.ru"', '"https://photos.s3.eu-central-1.amazonaws.com"'),
+        *('"https://h/photos"', '"https://h:9000/photos/"', '"https://h/s3/photos"', '"https://h/ph%6ftos"'),
     ],
-    "stores.mcs.public_url": [*NO_URL, '"https://h/{token}"', '"https://h/webhook"'],
-    "stores.mcs.region": [*NO_TEXT, '"ru msk"', '"ru/msk"', '"ru,msk"', '"https://x"'],
+    "stores.mcs.public_url": [*NO_URL_OF_OURS, '"https://h/webhook"'],
+    "stores.mcs.region": [
+        *(*NO_TEXT, '"ru msk"', '"ru/msk"', '"ru,msk"', '"https://x"', '"RU-MSK"', '"ru-Msk"'),
+    ],
     "stores.mcs.profile": NO_TEXT,
-    "stores.mcs.access_key_id": [*NO_TEXT, '"key id"', '"ключ"', '"key"'],
+    "stores.mcs.access_key_id": [
+        *(*NO_TEXT, '"key id"', '"ключ"', '"key"', '"key\\u00a0id"', "'\"key\"'", "\"'key'\""),
+    ],
     "stores.mcs.secret_access_key": [*NO_SECRET, '"secret-secret"'],
     "stores.mcs.session_token": [*NO_SECRET, '"token-token"'],
     "stores.mcs.addressing": NO_CHOICE,
@@ -162,7 +174,7 @@ WRONG: dict[str, list[str]] = {
     "stores.mcs.consistency": NO_CHOICE,
     "routes": ["5", "true", '"x"', '"mcs:a"', '["x"]', "{source = 'mcs:a', target = 'aws:b'}"],
     "routes.0": ["5", '"x"'],
-    "routes.0.name": ["5", "true", '["x"]', '" x"', '"x\\ny"', f'"{"x" * 201}"'],
+    "routes.0.name": [*NO_TEXT, f'"{"x" * 201}"'],
     "routes.0.source": [*NO_BUCKET, '"aws:backup"'],
     "routes.0.target": [*NO_BUCKET, '"mcs:photos"'],
     "routes.0.exec": [*NO_TEXT, '"beside-a-target.sh"'],
@@ -185,7 +197,7 @@ WRONG: dict[str, list[str]] = {
     "routes.0.takes_over": [*NO_LIST, '["old:photos"]', '["https://old.example.org"]', '["https://h/a/"]'],
     "stack_routes": ["5", "true", '"x"', '["x"]', "{log = true}"],
     "stack_routes.0": ["5", '"x"'],
-    "stack_routes.0.name": ["5", "true", '["x"]', '" x"'],
+    "stack_routes.0.name": NO_TEXT,
     "stack_routes.0.exec": [*NO_TEXT, '"beside-log.sh"'],
     "stack_routes.0.forward": [*NO_URL, '"https://example.org/beside-log"'],
     "stack_routes.0.timeout": [*NO_NUMBER, "0", "541", "5"],
@@ -492,6 +504,41 @@ def test_an_error_that_nobody_foresaw_is_one_line_without_a_traceback(
             "stores.mcs.profile",
             '""',
             'stores.mcs.profile = "": it is empty: write text in quotes, like "mcs"',
+        ),
+        (
+            "routes.0.name",
+            '""',
+            'the first route: name = "": it is empty: write text in quotes, like "photos", or leave it out',
+        ),
+        (
+            "stores.mcs.endpoint",
+            '"https://h/s3/photos/"',
+            'stores.mcs.endpoint = "https://h/s3/photos/": it ends in the bucket of the first route, which '
+            "would stand there twice: write it without  /photos",
+        ),
+        (
+            "stores.mcs.access_key_id",
+            '"key id"',
+            "access_key_id: it has a blank or a letter that is no ASCII",
+        ),
+        ("stores.mcs.access_key_id", "\"'key'\"", "access_key_id: there are quotes around it"),
+        ("stores.mcs.secret_access_key", '"of two words"', "secret_access_key: it has a blank or a letter"),
+        ("stores.mcs.secret_access_key", '"`secretive`"', "secret_access_key: there are quotes around it"),
+        ("stores.mcs.session_token", '"токен-токен"', "session_token: it has a blank or a letter that is no"),
+        (
+            "stores.aws.region",
+            '"EU-Central-1"',
+            'stores.aws.region = "EU-Central-1": regions here are lower case: write "eu-central-1"',
+        ),
+        (
+            "routes.0.target_prefix",
+            f'"{"я" * 501}"',
+            "it has 1002 bytes in UTF-8, and a whole key has at most 1024: write one of 1000 bytes or fewer",
+        ),
+        (
+            "receiver.public_url",
+            '"https://h/readyz"',
+            "receiver.public_url: /readyz is a page of the receiver's own: write another path, like",
         ),
     ],
 )

@@ -15,7 +15,7 @@ from aiormq.exceptions import ConnectionInternalError
 from yarl import URL
 
 from common.backoff import RUNGS, rung
-from common.errors import LostDelivery, QueueAway
+from common.errors import LostDelivery, QueueAway, QueueLoses
 from common.queue import topology
 from common.queue.port import (
     Bury,
@@ -73,17 +73,18 @@ class RabbitQueue:
         cls, url: str, *, look_after: int, management: str | None = None, refuse: bool = True
     ) -> "RabbitQueue":
         """Declare the queues. A broker that is away does not keep a receiver from starting (it answers 503
-        meanwhile). Raises `ConfigError` for one whose queues have other arguments, and, with `refuse`, for a
-        policy that loses, where the `management` API tells of it."""
+        meanwhile). Raises `ConfigError` for one whose queues have other arguments, and for a policy that
+        loses, where the `management` API tells of it. Without `refuse`, for who only looks, `QueueAway` is
+        raised and a policy is not."""
         queue = cls(url, look_after, management)
         try:
             await queue.counts()
             await queue._policies.look(refuse=refuse)
-        except QueueAway as error:
+        except BaseException as error:
+            if not (refuse and isinstance(error, QueueAway)):
+                await queue.close()
+                raise
             log(Action.QUEUE, str(error), level=logging.WARNING)
-        except BaseException:
-            await queue.close()
-            raise
         return queue
 
     async def _declare(self, connection: AbstractConnection) -> None:
@@ -115,7 +116,7 @@ class RabbitQueue:
         if counts.silent:
             raise QueueAway(sentence(counts.silent))
         if counts.losing:
-            raise QueueAway(counts.losing[0])
+            raise QueueLoses(counts.losing[0])
 
     async def _confirm(self) -> None:
         async with self._out.taking(CONFIRM_WITHIN):
@@ -299,9 +300,9 @@ class RabbitQueue:
 
     async def counts(self) -> Counts:
         """See the port. `held` is None: only RabbitMQ's management interface knows it."""
-        self._policies.start_if_old()
         async with translated(COUNT_WITHIN):
             channel = await self._admin.channel()
+            self._policies.start_if_old()
 
             async def depth(name: str) -> int:
                 # On a plain channel; a robust one answers a passive declaration from its memory.
