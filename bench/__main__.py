@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bench import hooks, objects, report, waiting
+from bench import far, hooks, objects, report, waiting
 from bench.lab import Failed, Missing, open_lab
 from common.errors import HookmirrorError
 
@@ -19,6 +19,7 @@ INTERRUPTED = 130
 @click.option("--quick", is_flag=True, help="Fewer and shorter rounds: a rough answer in half a minute.")
 @click.option("--hooks-only", is_flag=True, help="Only hooks a second.")
 @click.option("--objects-only", is_flag=True, help="Only objects a second.")
+@click.option("--far", "only_far", is_flag=True, help="Only objects a second with both clouds 40 ms away.")
 @click.option(
     "--waiting",
     "waiting_count",
@@ -28,7 +29,12 @@ INTERRUPTED = 130
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for a program to read.")
 def bench(
-    quick: bool, hooks_only: bool, objects_only: bool, waiting_count: int | None, as_json: bool
+    quick: bool,
+    hooks_only: bool,
+    objects_only: bool,
+    only_far: bool,
+    waiting_count: int | None,
+    as_json: bool,
 ) -> None:
     """Measure hooks/s against a bare handler and objects/s against rclone, side by side."""
 
@@ -39,6 +45,8 @@ def bench(
         raise click.UsageError("--hooks-only and --objects-only exclude each other")
     if waiting_count:
         result = measure_waiting(waiting_count, say)
+    elif only_far:
+        result = measure_far(quick, say)
     else:
         result = measure(quick, not objects_only, not hooks_only, say)
     click.echo(json.dumps(result, indent=2) if as_json else report.table(result))
@@ -57,6 +65,14 @@ def measure(quick: bool, with_hooks: bool, with_objects: bool, say: Callable[[st
             rounds, count = (2, 600) if quick else (5, 3000)
             result["objects"] = asdict(objects.measure(lab, node, rounds=rounds, count=count, say=say))
     return result
+
+
+def measure_far(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return what was measured over a distance, as plain values."""
+    with open_lab() as lab:
+        rounds, count = (1, 2000) if quick else (3, 8000)
+        measured = far.measure(lab, lab.rabbit(), rounds=rounds, count=count, say=say)
+        return {"machine": report.machine(), "far": asdict(measured)}
 
 
 def measure_waiting(count: int, say: Callable[[str], None]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ endpoint = "http://127.0.0.1:9"
 access_key_id = "bench"
 secret_access_key = "bench-secret-key"
 [[routes]]
+name = "bench"
 source = "a:{bucket}"
 target = "b:bench-target"
 """
@@ -118,7 +119,7 @@ def _receiver(lab: Lab, url: str) -> Side:
     config.write_text(CONFIG.format(url=url, port=port, bucket=BUCKET))
     program = lab.python("receiver", "-m", "receiver", HOOKMIRROR_CONFIG=str(config))
     program.wait_for(port)
-    return Side(program, port, topology.lane_queue(Lane.LIVE))
+    return Side(program, port, topology.lane_queue(Lane("bench")))
 
 
 def _bare(lab: Lab, url: str) -> Side:

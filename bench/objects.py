@@ -87,6 +87,7 @@ class Clouds:
     def __init__(self, lab: Lab, count: int) -> None:
         self.count = count
         self.source, self.target = lab.weed("source"), lab.weed("target")
+        self.endpoints: tuple[str, ...] = (self.source.endpoint, self.target.endpoint)
         chance = random.Random(4)
         self.bodies = {f"folder-{n % 16:02}/object-{n:06}": chance.randbytes(SIZE) for n in range(count)}
         asyncio.run(self._fill())
@@ -119,7 +120,7 @@ class Clouds:
 
 def measure(lab: Lab, node: RabbitNode, *, rounds: int, count: int, say: Callable[[str], None]) -> Objects:
     """Copy `count` objects `rounds` times by each side in turn, after a warm-up that does not count."""
-    rclone = _rclone()
+    rclone = rclone_program()
     clouds = Clouds(lab, count)
     say(f"objects: {count} of {SIZE} bytes are in place")
     copy(lab, node, rclone, clouds, "warm-up/")
@@ -141,7 +142,9 @@ def measure(lab: Lab, node: RabbitNode, *, rounds: int, count: int, say: Callabl
     return Objects(*medians, statistics.median(rates), rates, statistics.median(cpus), cpus)
 
 
-def mirror(lab: Lab, node: RabbitNode, clouds: Clouds, prefix: str) -> Run:
+def mirror(
+    lab: Lab, node: RabbitNode, clouds: Clouds, prefix: str, *, concurrency: str = str(TRANSFERS)
+) -> Run:
     """Let one worker mirror everything, its tasks queued beforehand.
 
     Measured from the start of the first attempt to the end of the last.
@@ -151,10 +154,10 @@ def mirror(lab: Lab, node: RabbitNode, clouds: Clouds, prefix: str) -> Run:
     config.write_text(
         CONFIG.format(
             url=node.url,
-            concurrency=TRANSFERS,
+            concurrency=concurrency,
             look_after=LOOK_AFTER,
-            source=clouds.source.endpoint,
-            target=clouds.target.endpoint,
+            source=clouds.endpoints[0],
+            target=clouds.endpoints[1],
             access=ACCESS_KEY,
             secret=SECRET_KEY,
             source_bucket=SOURCE,
@@ -188,9 +191,11 @@ def around(lab: Lab, node: RabbitNode) -> Iterator[list[float]]:
     used += [after - begun for after, begun in zip(now(), before, strict=True)]
 
 
-def copy(lab: Lab, node: RabbitNode, program: str, clouds: Clouds, prefix: str) -> Run:
+def copy(
+    lab: Lab, node: RabbitNode, program: str, clouds: Clouds, prefix: str, *, transfers: int = TRANSFERS
+) -> Run:
     """Let rclone copy everything, once."""
-    flags = {"transfers": TRANSFERS, "checkers": TRANSFERS, "config": lab.folder / "rclone.conf"}
+    flags = {"transfers": transfers, "checkers": max(transfers, 8), "config": lab.folder / "rclone.conf"}
     start = time.monotonic()
     with around(lab, node) as others:
         rclone = lab.run(
@@ -202,8 +207,8 @@ def copy(lab: Lab, node: RabbitNode, program: str, clouds: Clouds, prefix: str) 
             "--fast-list",
             "--s3-no-check-bucket",
             *(f"--{name}={value}" for name, value in flags.items()),
-            **_remote("SOURCE", clouds.source),
-            **_remote("TARGET", clouds.target),
+            **_remote("SOURCE", clouds.endpoints[0]),
+            **_remote("TARGET", clouds.endpoints[1]),
         )
         used = rclone.finish(within=NO_PROGRESS + clouds.count / SLOWEST)
     took = time.monotonic() - start
@@ -252,7 +257,7 @@ async def _queue(node: RabbitNode, clouds: Clouds) -> None:
                 Task(
                     route="bench", key=key, claim=Claim.CREATED, etag=_md5(body), event="s3:ObjectCreated:Put"
                 ).encode(),
-                lane=Lane.LIVE,
+                lane=Lane("bench"),
             )
             for key, body in clouds.bodies.items()
         )
@@ -281,19 +286,20 @@ async def _with_bucket(server: Weed, name: str, call: Callable[[S3Bucket], Await
         await store.close()
 
 
-def _remote(name: str, server: Weed) -> dict[str, str]:
-    """Return the environment that makes `server` a remote of rclone's."""
+def _remote(name: str, endpoint: str) -> dict[str, str]:
+    """Return the environment that makes the server at `endpoint` a remote of rclone's."""
     settings = {
         "TYPE": "s3",
         "PROVIDER": "SeaweedFS",
-        "ENDPOINT": server.endpoint,
+        "ENDPOINT": endpoint,
         "ACCESS_KEY_ID": ACCESS_KEY,
         "SECRET_ACCESS_KEY": SECRET_KEY,
     }
     return {f"RCLONE_CONFIG_{name}_{key}": value for key, value in settings.items()}
 
 
-def _rclone() -> str:
+def rclone_program() -> str:
+    """Return where rclone is. Raises `Missing` when it is nowhere."""
     beside = Path(sys.executable).with_name("rclone")
     found = str(beside) if beside.exists() else shutil.which("rclone")
     if found is None:

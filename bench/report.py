@@ -23,6 +23,8 @@ def table(result: dict[str, Any]) -> str:
             _hooks(console, result["hooks"])
         if "objects" in result:
             _objects(console, result["objects"])
+        if "far" in result:
+            _far(console, result["far"])
         if "waiting" in result:
             _waiting(console, result["waiting"])
     return captured.get()
@@ -52,6 +54,19 @@ def _objects(console: Console, objects: dict[str, Any]) -> None:
     low, high = min(objects["cpu_ratios"]), max(objects["cpu_ratios"])
     console.print(
         f"worker to rclone, CPU/object: {objects['cpu_ratio']:.2f}  (pairs from {low:.2f} to {high:.2f})"
+    )
+
+
+def _far(console: Console, far: dict[str, Any]) -> None:
+    grid = Table("40 ms away", *_right("at once", "objects/s"), box=None, pad_edge=False)
+    grid.add_row("worker", "auto", f"{far['ours']:.0f}")
+    for transfers, rate in far["rclone"].items():
+        grid.add_row("rclone", str(transfers), f"{rate:.0f}")
+    console.print()
+    console.print(grid)
+    console.print(
+        f"worker to rclone, objects/s: {far['to_default']:.1f} of its default, "
+        f"{far['to_best']:.2f} of its best"
     )
 
 

@@ -58,7 +58,7 @@ async def _publish(queue: RabbitQueue, count: int, say: Callable[[str], None]) -
         for number in numbers:
             task = Task(route="mcs:files -> aws:files", key=f"folder {number % 97}/object {number}.jpg")
             body = task.model_copy(update={"claim": Claim.CREATED, "etag": "0" * 32}).look().encode()
-            await queue.publish(body, lane=Lane.LIVE, delay=LOOK_AFTER)
+            await queue.publish(body, lane=Lane(task.route), delay=LOOK_AFTER)
             size = len(body)
             if number and number % 100_000 == 0:
                 say(f"{number} tasks wait")
