@@ -27,7 +27,7 @@
     │   └── KeyBusy           another delivery of this key is under way  (does not count)
     ├── Never                 the worker buries the task
     │   ├── Unreadable        the body is no task, the hook or the record nothing we know
-    │   ├── UnknownRoute          no route of this name is configured here (any more, or yet)
+    │   ├── UnknownRoute          the route of this name takes tasks of another kind
     │   ├── CameBack          it came back unsettled too often: it may be what kills its workers
     │   ├── Refused           the store will never take or give this object
     │   ├── ActionRefused     a program, or whoever takes forwarded events, will never do it
@@ -226,7 +226,7 @@ class Unreadable(Never):
 
 
 class UnknownRoute(Never):
-    """The task is of a route that is not configured here: a person says which one it is of by now."""
+    """The route of this name takes tasks of another kind now: a person says which one it is of."""
 
 
 class CameBack(Never):

@@ -2,12 +2,13 @@
 
 import atexit
 import contextlib
+import fcntl
 import logging
 import os
 import queue
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 ROOM = 10_000
 """Lines that wait to be written. Behind these, lines are dropped."""
@@ -19,7 +20,10 @@ FLUSH_WITHIN = 2.0
 class LineWriter(logging.Handler):
     """Writes each line to the open file `fd`, from a thread: a full pipe or a log driver that hangs keeps
     that waiting, and not the program. What finds no room is dropped and counted, and a line made by
-    `told(count)` says so when there is room again."""
+    `told(count)` says so when there is room again.
+
+    `turns` is an open file that all processes have which write to `fd`: else a line that a pipe takes in
+    parts would be broken by another's."""
 
     def __init__(self, fd: int, told: Callable[[int], str], room: int = ROOM) -> None:
         super().__init__()
@@ -27,6 +31,7 @@ class LineWriter(logging.Handler):
         self._failed = 0  # not written, counted by the writer
         self._told = told
         self._fd = fd
+        self.turns: int | None = None
         self._lines: queue.Queue[str | None] = queue.Queue(room)
         self._said = 0  # of the dropped, as the writer has told
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
@@ -68,11 +73,25 @@ class LineWriter(logging.Handler):
     def _write(self, line: str) -> None:
         # No buffer of Python's: its lock, held by a thread that waits, would not let the process end.
         left = memoryview(f"{line}\n".encode(errors="backslashreplace"))
-        while left:
-            try:
-                left = left[os.write(self._fd, left) :]
-            except BlockingIOError:  # somebody who shares the pipe made it so
-                select.select([], [self._fd], [], 1.0)
-            except OSError:  # a full disk, a closed pipe
-                self._failed += 1
-                return
+        with _turn(self.turns):
+            while left:
+                try:
+                    left = left[os.write(self._fd, left) :]
+                except BlockingIOError:  # somebody who shares the pipe made it so
+                    select.select([], [self._fd], [], 1.0)
+                except OSError:  # a full disk, a closed pipe
+                    self._failed += 1
+                    return
+
+
+@contextlib.contextmanager
+def _turn(file: int | None) -> Iterator[None]:
+    """Nobody else who has this `file` is in here meanwhile. The lock goes with a process that is killed."""
+    if file is None:
+        yield
+        return
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.lockf(file, fcntl.LOCK_UN)

@@ -2,9 +2,10 @@
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter as Tally
+from collections.abc import Callable, Collection, Iterable, Iterator
 from importlib.metadata import version
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 
 from common import telemetry
-from common.queue.port import Counts, Lane
+from common.queue.port import Counts, Kind, Lane
 
 # They would be a series more for each counter, which says what process_start_time_seconds says.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -48,9 +49,11 @@ def harmless(note: Callable[P, None]) -> Callable[P, None]:
 
 
 class QueueDepths:
-    """The queue as it was last asked. No depth at all while it does not answer: an old one would lie."""
+    """The queue as it was last asked. No depth at all while it does not answer: an old one would lie. The
+    lanes of what is none of `routes` are told together."""
 
-    def __init__(self) -> None:
+    def __init__(self, routes: Collection[str] = ()) -> None:
+        self._routes = routes
         self.asked = False
         self.counts: Counts | None = None
 
@@ -65,14 +68,19 @@ class QueueDepths:
         depth = GaugeMetricFamily(
             "hookmirror_queue_depth",
             "Tasks in the queue, re-checks among them; held are in progress.",
-            labels=("lane", "state"),
+            labels=("route", "lane", "state"),
         )
-        for lane in Lane:
-            depth.add_metric((lane, "ready"), self.counts.ready.get(lane, 0))
-        depth.add_metric(("", "waiting"), self.counts.waiting)
-        if self.counts.held is not None:
-            depth.add_metric(("", "held"), self.counts.held)
+        for labels, value in self._depths(self.counts).items():
+            depth.add_metric(labels, value)
         yield depth
+        oldest = GaugeMetricFamily(
+            "hookmirror_queue_oldest_ready_seconds",
+            "For how long the first task of a lane has been ready; nothing where the queue cannot tell.",
+            labels=("route", "lane"),
+        )
+        for lane, age in self._oldest(self.counts).items():
+            oldest.add_metric(lane, age)
+        yield oldest
         silent = GaugeMetricFamily(
             "hookmirror_queue_silent", "Broker's queues that take nothing: see the log.", labels=("queue",)
         )
@@ -83,6 +91,31 @@ class QueueDepths:
         yield GaugeMetricFamily("hookmirror_queue_losing", losing, value=len(self.counts.losing))
         dead = "Tasks and records that only a person can do something about."
         yield GaugeMetricFamily("hookmirror_dead_letters", dead, value=self.counts.dead)
+
+    def _depths(self, counts: Counts) -> dict[tuple[str, str, str], int]:
+        """Return the depths by route, kind of lane and state; without a route what is not told by route."""
+        depths: Tally[tuple[str, str, str]] = Tally()
+        depths.update({(route, kind, "ready"): 0 for route in self._routes for kind in Kind})
+        for lane, depth in counts.lanes.items():
+            for state in ("ready", "waiting", "held"):
+                if (number := getattr(depth, state)) is not None:
+                    depths[self._known(lane), lane.kind, state] += number
+        told = Tally(state for _, _, state in depths)
+        for state, total in (("waiting", counts.waiting), ("held", counts.held)):
+            if not told[state] and total is not None:
+                depths["", "", state] = total
+        return dict(depths)
+
+    def _oldest(self, counts: Counts) -> dict[tuple[str, str], float]:
+        ages = dict[tuple[str, str], float]()
+        for lane, depth in counts.lanes.items():
+            if depth.oldest is not None:
+                labels = self._known(lane), lane.kind
+                ages[labels] = max(ages.get(labels, 0.0), depth.oldest)
+        return ages
+
+    def _known(self, lane: Lane) -> str:
+        return lane.route if lane.route in self._routes else ELSEWHERE
 
 
 class DroppedLines:
@@ -95,15 +128,15 @@ class DroppedLines:
 
 
 class Metrics:
-    """All metrics of one process. `port` is where they are served, None when they are not; `paused` tells, in
-    a worker, which routes are paused and why."""
+    """All metrics of one process. `port` is where they are served, None when they are not; `state` tells, in
+    a worker, how each route is."""
 
     def __init__(self, routes: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry()
         self.routes = tuple(routes)
         self.port: int | None = None
-        self.paused: Callable[[], dict[str, str]] | None = None
-        self.queue = QueueDepths()
+        self.state: Callable[[], dict[str, dict[str, Any]]] | None = None
+        self.queue = QueueDepths(self.routes)
         self.registry.register(self.queue)
         self.registry.register(DroppedLines())
         ProcessCollector(registry=self.registry)
@@ -117,6 +150,10 @@ class Metrics:
     def started(self) -> dict[str, int]:
         """Return what the log line of a program's start says of the metrics."""
         return {} if self.port is None else {"metrics_port": self.port}
+
+    async def alive(self) -> bool:
+        """Return that there is somebody to say so: this process."""
+        return True
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return every metric and the content type: OpenMetrics for who accepts it, else Prometheus' own."""
@@ -195,7 +232,7 @@ class WorkerFamilies:
             registry=registry,
         )
         self.oldest = gauge(
-            "oldest_waiting_seconds", "Age of the oldest event that this worker knows to be waiting."
+            "oldest_waiting_seconds", "Age of the oldest event that this worker knows to be waiting.", "route"
         )
         self.paused = gauge("route_paused", "Whether the route is paused.", "route")
         self.brake = gauge("brake_on", "Whether the route's brake holds deletes.", "route")

@@ -55,6 +55,7 @@ class Settings(Table):
     _notes: tuple[str, ...] = PrivateAttr(default=())
     _again: Callable[[], "Settings"] | None = PrivateAttr(default=None)
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _file: Path | None = PrivateAttr(None)
 
     queue: QueueSettings = Field(default_factory=QueueSettings)
     receiver: ReceiverSettings = Field(default_factory=ReceiverSettings)
@@ -75,6 +76,11 @@ class Settings(Table):
     def folder(self) -> Path:
         """What relative paths are relative to: the folder of the configuration's file."""
         return self._folder
+
+    @property
+    def file(self) -> Path | None:
+        """The configuration's file; None when the environment alone says everything."""
+        return self._file
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -268,6 +274,7 @@ def load(path: str | Path | None = None) -> Settings:
     except ValidationError as error:
         raise ConfigError(_explain(error, file, found)) from None
     settings._notes, settings._folder = tuple(found.notes), folder
+    settings._file = file.absolute() if file.is_file() else None
     settings._again = partial(load, path)
     return settings
 

@@ -21,7 +21,9 @@ from pydantic import (
     FilePath,
     IPvAnyNetwork,
     SecretStr,
+    ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
@@ -156,9 +158,11 @@ SIGNATURES_LIVE = 1200
 
 class WorkerSettings(Table):
     """`[worker]`: how tasks are done. Seconds everywhere; `look_after` is D of the write-ahead look, and
-    shorter than signed requests live only for tests and the demo, by `allow_short_look_after`."""
+    shorter than signed requests live only for tests and the demo, by `allow_short_look_after`. `processes` do
+    the same, each with all that the other values say; "auto" is one for each processor."""
 
-    concurrency: int = Field(default=32, ge=1, le=1000)
+    processes: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 1
+    concurrency: Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] = "auto"
     look_after: int = Field(
         default=1200, ge=1, le=3600, description="seconds", json_schema_extra={ADVISED: SIGNATURES_LIVE}
     )
@@ -168,6 +172,18 @@ class WorkerSettings(Table):
     memory: int = Field(
         default=128 * 2**20, ge=64 * 2**20, le=2**40, description="bytes of object data held at once"
     )
+
+    @field_validator("processes", "concurrency", mode="wrap")
+    @classmethod
+    def _how_many(
+        cls, value: object, check: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> int | Literal["auto"]:
+        try:
+            how_many: int | Literal["auto"] = check(value)
+        except ValidationError:
+            most = {"processes": 256, "concurrency": 1000}[str(info.field_name)]
+            raise ValueError(f'write a whole number from 1 to {most}, or "auto"') from None
+        return how_many
 
     @model_validator(mode="after")
     def _outlives_signatures(self) -> Self:

@@ -176,10 +176,12 @@ class LineFormatter(logging.Formatter):
     def __init__(self, render: Callable[[logging.LogRecord, Action, dict[str, Any]], str]) -> None:
         super().__init__()
         self._render = render
+        self.always: dict[str, Any] = {}
+        """Fields of every line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for `record`."""
-        fields = dict(getattr(record, "fields", {}))
+        fields = self.always | getattr(record, "fields", {})
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
         return without_secrets(self._render(record, getattr(record, "action", Action.LIBRARY), fields))
@@ -211,6 +213,16 @@ def _handler(out: TextIO, render: LineFormatter) -> logging.Handler:
     except io.UnsupportedOperation:
         return logging.StreamHandler(out)  # in memory: nothing to wait for
     return LineWriter(fd, lambda count: render.format(_lost(count)))
+
+
+def share(turns: int, **fields: Any) -> None:
+    """From now on several processes write this log, and take turns by the open file `turns`. Each line of
+    ours has these `fields`, to tell whose it is."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LineWriter):
+            handler.turns = turns
+        if isinstance(handler.formatter, LineFormatter):
+            handler.formatter.always = fields
 
 
 def _lost(count: int) -> logging.LogRecord:

@@ -32,7 +32,8 @@ public_url = "https://hooks.example.org/webhook/{token}"
 # max_connections = 800                      # at once, of all
 
 [worker]
-concurrency = 32                             # objects at once, in each worker process
+processes = 1                                # each uses one core at most; "auto": as many as there are
+concurrency = "auto"                         # objects of a route at once, in each worker process; or a number
 look_after = 1200                            # seconds until a write in doubt is re-checked: 1200 to 3600
 attempts = 12                                # then a dead letter
 drain = 25                                   # seconds to finish what is in hand after a SIGTERM
@@ -40,7 +41,7 @@ memory = 134217728                           # bytes of object data held at once
 
 [metrics]                                    # docs/metrics.md
 host = "127.0.0.1"                           # for a Prometheus elsewhere: "0.0.0.0", behind a firewall
-# port = 9464                                # /metrics and /healthz; none without it. One process a port
+# port = 9464                                # /metrics and /healthz; none without it
 
 [stores.mcs]
 endpoint = "https://hb.ru-msk.vkcloud-storage.ru"

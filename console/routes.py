@@ -9,8 +9,8 @@ from contextlib import aclosing, suppress
 import click
 
 from common import settings as configuration
-from common.errors import ConfigError
-from common.queue.port import MAX_DELAY, DeadLetter, Queue
+from common.errors import ConfigError, Unreadable
+from common.queue.port import MAX_DELAY, Counts, DeadLetter, Delivery, Kind, Lane, Move, Queue
 from common.routes import StackRouteSettings
 from common.settings import Settings
 from common.task import Task
@@ -25,7 +25,17 @@ BATCH = 10_000
 """Dead letters that are held in memory at once."""
 
 COUNT_WITHIN = 5.0
-"""Seconds for `strays` to go over the dead letters."""
+"""Seconds to go over the dead letters."""
+
+AT_ONCE = 100
+"""Tasks on their way to another lane at the same time."""
+
+COMES_WITHIN = 10.0
+"""Seconds for the next of the tasks that were counted: others may have taken it."""
+
+
+IsMeant = Callable[[Task], bool]
+"""Returns whether a task is to go along."""
 
 
 @click.group()
@@ -33,8 +43,8 @@ def routes() -> None:
     """Move the tasks of a renamed route.
 
     A task carries the id of its route: the route's name, or else its source and target, as in
-    "mcs:photos -> aws:backup". When the configuration knows no such route any more, each of its tasks becomes
-    a dead letter at once. `hookmirror status` names such routes.
+    "mcs:photos -> aws:backup". It waits in the queue of that route. When the configuration knows no such
+    route any more, nobody takes from there. `hookmirror status` names such routes.
     """
 
 
@@ -46,39 +56,52 @@ def routes() -> None:
 @click.argument("old")
 @click.argument("new")
 def adopt(config: str | None, as_json: bool, dry_run: bool, yes: bool, old: str, new: str) -> None:
-    """Move dead letters from OLD to NEW.
+    """Move tasks and dead letters from OLD to NEW.
 
-    OLD is a route that is no more; its tasks go on as first attempts of the route NEW. They are counted
-    first, shown by reason, and you are asked; exactly what was counted goes. Tasks of OLD that wait for a
-    retry or a re-check are not among them: they become dead letters when their time comes, within the hour.
-    Run it again then.
+    OLD is a route that is no more. What is ready in its queues goes on as it is, as tasks of the route NEW;
+    its dead letters go on as first attempts. They are counted first, the dead letters by reason, and you are
+    asked; no more than was counted goes. Tasks of OLD that wait for a retry or a re-check are not among them:
+    they come to its queue when their time comes, within the hour. Run it again then.
     """
-    kind = kind_of(configuration.start(config), old, new)
+    stacks = kind_of(configuration.start(config), old, new)
 
-    def meant(entry: Entry) -> bool:
-        return entry.route == old and entry.task is not None and (entry.task.stack is not None) == kind
+    def is_meant(task: Task | None) -> bool:
+        return task is not None and task.route == old and (task.stack is not None) == stacks
 
-    found, waiting = with_queue(config, lambda queue: _count(queue, meant))
+    found, counts = with_queue(config, lambda queue: _count(queue, lambda entry: is_meant(entry.task)))
+    ready = {kind: counts.of(Lane(old, kind)).ready for kind in Kind}
+    queued = sum(ready.values())
     if dry_run or not as_json:
-        words = "would adopt" if dry_run else "to adopt"
-        show_count(words, found, [], as_json=as_json, waiting=waiting)
-    if waiting and not as_json:
-        click.echo(_later(waiting, old))
+        words, more = (
+            "would adopt" if dry_run else "to adopt",
+            {"would_move": queued, "waiting": counts.waiting},
+        )
+        show_count(words, found, [], as_json=as_json, **more)
+    if not as_json:
+        click.echo(f"{'would move' if dry_run else 'to move'}: {queued} tasks that are ready")
+        _tell_later(counts, old)
     if dry_run:
         return
-    if found.ids:
-        sure(f"send these {found.summary.count} dead letters to {new}?", yes=yes)
-    done = with_queue(config, lambda queue: move(queue, found.ids, new)) if found.ids else 0
-    _report(found, done, waiting, as_json=as_json)
+    if found.ids or queued:
+        sure(f"send these {found.summary.count} dead letters and {queued} tasks to {new}?", yes=yes)
+
+    async def both(queue: Queue) -> tuple[int, int]:
+        moved = sum([await move_lane(queue, Lane(old, kind), new, n, is_meant) for kind, n in ready.items()])
+        return await move(queue, found.ids, new), moved
+
+    adopted, moved = with_queue(config, both) if found.ids or queued else (0, 0)
+    _report(found, queued, adopted, moved, counts.waiting, as_json=as_json)
 
 
-async def _count(queue: Queue, meant: Callable[[Entry], bool]) -> tuple[Survey, int]:
-    return await survey(queue, meant), (await queue.counts()).waiting
+async def _count(queue: Queue, meant: Callable[[Entry], bool]) -> tuple[Survey, Counts]:
+    return await survey(queue, meant), await queue.counts()
 
 
 def kind_of(settings: Settings, old: str, new: str) -> bool:
     """Return whether `new` takes notifications of stacks. Raises `ConfigError` when it is no route, or when
     `old` still is one."""
+    if not old:
+        raise ConfigError("OLD is empty: write the id of a route as `hookmirror status` does")
     known = {route.id: isinstance(route, StackRouteSettings) for route in settings.all_routes}
     if new not in known:
         ids = ", ".join(f'"{id_}"' for id_ in known) or "none"
@@ -98,10 +121,39 @@ async def move(queue: Queue, ids: Collection[str], new: str) -> int:
     while batch := await _some(queue, left):
         for letter in batch:
             task = Task.decode(letter.body).model_copy(update={"route": new, "trouble": None})
-            await queue.publish(task.encode(), lane=letter.lane)
+            await queue.publish(task.encode(), lane=Lane(new, letter.lane.kind))
         moved += len(await queue.drop([letter.id for letter in batch]))
         left -= {letter.id for letter in batch}
     return moved
+
+
+async def move_lane(queue: Queue, lane: Lane, new: str, number: int, is_meant: IsMeant) -> int:
+    """Move up to `number` of the tasks in `lane` to the same lane of the route `new`; return how many. What
+    is not meant stays. It ends sooner when none has come for COMES_WITHIN."""
+    moved, stay = 0, list[Delivery]()
+    async with aclosing(queue.deliveries(lane, AT_ONCE)) as deliveries:  # type: ignore[type-var]
+        with suppress(TimeoutError):
+            while moved < number and len(stay) < AT_ONCE - 1:
+                async with asyncio.timeout(COMES_WITHIN):
+                    delivery = await anext(deliveries)
+                if (verdict := _moved(delivery, new, is_meant)) is None:
+                    stay.append(delivery)
+                else:
+                    await queue.settle(delivery, verdict)
+                    moved += 1
+    for delivery in stay:
+        await queue.give_back(delivery)
+    return moved
+
+
+def _moved(delivery: Delivery, new: str, is_meant: IsMeant) -> Move | None:
+    """Return the verdict on a task in a lane of a route that is no more; None for one that is not meant."""
+    try:
+        task = Task.decode(delivery.body)
+    except Unreadable:
+        return None
+    body = task.model_copy(update={"route": new, "trouble": None}).encode()
+    return Move(Lane(new, delivery.lane.kind), body) if is_meant(task) else None
 
 
 async def _some(queue: Queue, ids: set[str]) -> list[DeadLetter]:
@@ -116,33 +168,42 @@ async def _some(queue: Queue, ids: set[str]) -> list[DeadLetter]:
     return found
 
 
-def _report(found: Survey, done: int, waiting: int, *, as_json: bool) -> None:
-    gone = len(found.ids) - done
+def _report(found: Survey, queued: int, adopted: int, moved: int, waiting: int, *, as_json: bool) -> None:
+    gone, stayed = len(found.ids) - adopted, queued - moved
     if as_json:
-        print_json({"adopted": done, "gone": gone, "waiting": waiting})
+        told = {"adopted": adopted, "moved": moved, "gone": gone, "stayed": stayed, "waiting": waiting}
+        print_json(told)
         return
-    if found.ids:
-        click.echo(f"adopted: {done}" + (f"; {gone} were gone by then" if gone else ""))
+    if found.ids or queued:
+        click.echo(f"adopted: {adopted}; moved: {moved}" + (f"; {gone} were gone by then" if gone else ""))
+        if stayed:
+            click.echo(
+                f"{stayed} tasks stayed in the queue of OLD: not of the kind that NEW takes (objects, "
+                "or notifications of stacks), or others have them"
+            )
     else:
-        click.echo("No dead letter is of OLD: write its id as `hookmirror status` does.")
+        click.echo("No task and no dead letter is of OLD: write its id as `hookmirror status` does.")
 
 
-def _later(waiting: int, old: str) -> str:
-    """Return what is said of the tasks that wait for their time: of which routes they are, nobody can see."""
-    return (
-        f"Tasks of all routes that wait for a retry or a re-check: {waiting}. Those of {one_line(old)} "
-        f"become dead letters when their time comes, within {MAX_DELAY // 60} minutes: run this again then."
-    )
+def _tell_later(counts: Counts, old: str) -> None:
+    """Print how many tasks of `old` wait for their time; of all routes, where the queue does not tell it."""
+    waits = [counts.of(Lane(old, kind)).waiting for kind in Kind]
+    known = [number for number in waits if number is not None]
+    waiting = sum(known) if known else counts.waiting
+    if waiting:
+        click.echo(
+            f"Tasks of {one_line(old) if known else 'all routes'} that wait for a retry or a re-check: "
+            f"{waiting}. Those of {one_line(old)} come to its queue when their time comes, within "
+            f"{MAX_DELAY // 60} minutes: run this again then."
+        )
 
 
-async def strays(queue: Queue, known: Collection[str]) -> tuple[dict[str, int], bool]:
-    """Return how many dead letters there are of each route that is not `known`, and whether all were seen
-    within COUNT_WITHIN."""
+async def dead_by_route(queue: Queue) -> tuple[dict[str, int], bool]:
+    """Return how many dead letters there are of each route, and whether all were seen within COUNT_WITHIN."""
     counts: Counter[str] = Counter()
     with suppress(TimeoutError):
         async with asyncio.timeout(COUNT_WITHIN), aclosing(entries(queue)) as all_:
             async for entry in all_:
-                if entry.route is not None and entry.route not in known:
-                    counts[entry.route] += 1
+                counts[entry.route or ""] += 1
             return dict(counts), True
     return dict(counts), False

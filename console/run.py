@@ -1,13 +1,27 @@
 """`hookmirror up | receiver | worker`: the services."""
 
 import sys
+from typing import NoReturn
 
 import click
 
-import receiver.program
-import worker.program
 from common import service
+from common.settings import Settings
+from console.child import program
 from console.options import config_option
+from console.supervisor import how_many, supervise
+
+
+def run(config: str | None, *names: str) -> NoReturn:
+    """Run the programs `names` in this process, or in several; end with their exit code."""
+
+    async def work(settings: Settings) -> None:
+        if "worker" in names and how_many(settings.worker) > 1:
+            await supervise(settings, names, config)
+        else:
+            await service.serve(settings, [program(name) for name in names])
+
+    sys.exit(service.carry_out(config, work))
 
 
 @click.command()
@@ -15,10 +29,11 @@ from console.options import config_option
 def up(config: str | None) -> None:
     """Run receiver and worker in one process.
 
-    For one machine, on the embedded queue or over RabbitMQ. Ctrl-C or SIGTERM finishes what is in progress
+    For one machine, on the embedded queue or over RabbitMQ; worker.processes says whether there are more
+    worker processes. Ctrl-C or SIGTERM finishes what is in progress
     and exits 0.
     """
-    sys.exit(service.main(config, receiver.program.run, worker.program.run))
+    run(config, "receiver", "worker")
 
 
 @click.command(name="receiver")
@@ -28,7 +43,7 @@ def receiver_(config: str | None) -> None:
 
     Over amqp:// run as many as you like.
     """
-    sys.exit(service.main(config, receiver.program.run))
+    run(config, "receiver")
 
 
 @click.command(name="worker")
@@ -36,6 +51,6 @@ def receiver_(config: str | None) -> None:
 def worker_(config: str | None) -> None:
     """Do queued tasks: compare each key and copy it.
 
-    Over amqp:// run as many as you like.
+    Over amqp:// run as many as you like; worker.processes says how many processes each has.
     """
-    sys.exit(service.main(config, worker.program.run))
+    run(config, "worker")

@@ -11,7 +11,7 @@ from typing import Any
 
 from common.errors import ConfigError, LostDelivery, QueueAway, Unreadable
 from common.queue import open_queue
-from common.queue.port import Counts, DeadLetter, Done, Lane, Queue, Retry
+from common.queue.port import Counts, DeadLetter, Done, Lane, Queue
 from common.store.s3 import S3Bucket, S3Store
 from common.task import Task
 from demo.events import Subscription, write_configuration
@@ -94,7 +94,7 @@ async def set_up(
 
     `tell` hears what is being done.
     """
-    route = f"demo {secrets.token_hex(4)}"
+    route = "demo"
     async with AsyncExitStack() as stack:
         stack.push_async_callback(queue.close)
         if options.queue is not None:
@@ -242,12 +242,10 @@ async def _leave_clean(queue: Queue, route: str, tell: Callable[[str], None]) ->
 
 
 async def _sweep(queue: Queue, route: str) -> None:
-    async with aclosing(queue.deliveries(Lane.LIVE, 100)) as deliveries:  # type: ignore[type-var]
+    async with aclosing(queue.deliveries(Lane(route), 100)) as deliveries:  # type: ignore[type-var]
         async for delivery in deliveries:
-            ours = _is_ours(delivery.body, route)
-            verdict = Done("swept") if ours else Retry(1, "not of the demo that sweeps", counts=False)
             try:
-                await queue.settle(delivery, verdict)
+                await queue.settle(delivery, Done("swept"))
             except LostDelivery:
                 continue  # it comes back, and is swept then
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -96,6 +96,14 @@ class Answer:
     outcome: str
 
 
+def by_lane(tasks: Iterable[Task]) -> dict[Lane, list[bytes]]:
+    """Return the bytes of `tasks`, by the live lanes of their routes."""
+    found: dict[Lane, list[bytes]] = {}
+    for task in tasks:
+        found.setdefault(Lane(task.route), []).append(task.encode())
+    return found
+
+
 class Intake:
     """Makes durable what came with a request: its tasks, and as dead letters what is none.
 
@@ -139,7 +147,7 @@ class Intake:
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 if tasks:
-                    await self._publisher.publish_all([task.encode() for task in tasks], lane=Lane.LIVE)
+                    await self._publisher.publish_all(by_lane(tasks))
                 await asyncio.gather(*map(self._bury, letters))
         except TimeoutError as error:
             raise QueueAway("the queue has not confirmed the records in time") from error
@@ -150,7 +158,7 @@ class Intake:
 
     async def _bury(self, letter: Letter) -> None:
         why = f"{Unreadable.__name__}: {letter.why}"
-        await self._publisher.bury(letter.body, lane=Lane.LIVE, why=why)
+        await self._publisher.bury(letter.body, lane=Lane(""), why=why)
 
 
 def _say(taken: Taken, kept: Sequence[Letter], about: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ queue: published there first, deleted here then, so that a crash in between make
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from functools import partial
 
@@ -55,9 +55,9 @@ class SpoolingPublisher:
         """See the port."""
         await self._put(lambda to: to.publish(body, lane=lane, delay=delay))
 
-    async def publish_all(self, bodies: Collection[bytes], *, lane: Lane) -> None:
+    async def publish_all(self, bodies: Mapping[Lane, Collection[bytes]]) -> None:
         """See the port."""
-        await self._put(lambda to: to.publish_all(bodies, lane=lane), len(bodies))
+        await self._put(lambda to: to.publish_all(bodies), sum(map(len, bodies.values())))
 
     async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
         """See the port."""
@@ -105,16 +105,23 @@ class Drainer:
         self._queue = queue
         self._spool = spool
         self._publisher = publisher
-        self._away = False
+        self._away: set[Lane] = set()
+        self._drained: set[Lane] = set()
         self.drained = 0
 
     async def run(self) -> None:
         """Drain until cancelled. What was under way then stays in the spool."""
         async with asyncio.TaskGroup() as group:
-            for lane in Lane:
-                group.create_task(self._for_ever(partial(self._drain, lane)))
+            group.create_task(self._for_ever(partial(self._drain_lanes, group)))
             group.create_task(self._for_ever(self._drain_burials))
             group.create_task(self._report())
+
+    async def _drain_lanes(self, group: asyncio.TaskGroup) -> None:
+        """Begin to drain each lane that has come to the spool."""
+        for lane in (await self._spool.counts()).lanes:
+            if lane not in self._drained:
+                self._drained.add(lane)
+                group.create_task(self._for_ever(partial(self._drain, lane)))
 
     async def _for_ever(self, drain: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -126,7 +133,7 @@ class Drainer:
 
     async def _drain(self, lane: Lane) -> None:
         """Move messages until one cannot be moved; while the queue is away, one as a probe."""
-        probing = self._away
+        probing = lane in self._away
         limit = 1 if probing else AT_ONCE
         async with (
             asyncio.TaskGroup() as group,
@@ -136,11 +143,11 @@ class Drainer:
                 moving = group.create_task(self._move(delivery))
                 if probing:
                     await moving
-                if self._away or probing:
+                if probing or lane in self._away:
                     break
 
     async def _move(self, delivery: Delivery) -> None:
-        there = await self._try(self._queue.publish(delivery.body, lane=delivery.lane))
+        there = await self._try(self._queue.publish(delivery.body, lane=delivery.lane), delivery.lane)
         # Not counted: a record that waits for the broker for a week is none the worse for it.
         verdict = Done("drained") if there else Retry(PROBE, "the queue is away", counts=False)
         try:
@@ -152,7 +159,7 @@ class Drainer:
         """Move the dead letters there are, until one cannot be moved."""
         while letters := await self._spool.buried(AT_ONCE):
             for letter in letters:
-                if not await self._try(self._pass_on(letter)):
+                if not await self._try(self._pass_on(letter), letter.lane):
                     return
                 await self._spool.drop({letter.id})
 
@@ -163,15 +170,15 @@ class Drainer:
             return self._queue.publish(letter.body, lane=letter.lane)
         return self._queue.bury(letter.body, lane=letter.lane, why=letter.why)
 
-    async def _try(self, put: Awaitable[None]) -> bool:
-        """Whether the queue took it."""
+    async def _try(self, put: Awaitable[None], lane: Lane) -> bool:
+        """Whether the queue took it, in `lane`."""
         try:
             await put
         except Exception as error:  # noqa: BLE001 - it stays in the spool, and the log line says why
-            self._away = True
+            self._away.add(lane)
             self._publisher.failed(error)
             return False
-        self._away = False
+        self._away.discard(lane)
         self._publisher.answered()
         self.drained += 1
         return True

@@ -4,13 +4,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from common.errors import CameBack, KeyBusy, LostDelivery, Refused, RouteDown, UnknownRoute
-from common.queue.port import KILLER, MAX_RETURNS, Bury, Consumer, Delivery, Done, Retry, Verdict
+from common.errors import CameBack, KeyBusy, LostDelivery, Refused, RouteDown
+from common.queue.port import KILLER, MAX_RETURNS, Bury, Consumer, Delivery, Done, Lane, Move, Retry, Verdict
 from common.task import Task
 from common.telemetry import Action, log
 from worker.job import Job, Learned, Route
@@ -23,7 +23,7 @@ class Attempted:
 
     delivery: Delivery
     task: Task | None
-    result: Outcome | Continue | Exception
+    result: Outcome | Continue | Move | Exception
     verdict: Verdict | None
     seconds: float
     lag: float | None
@@ -69,7 +69,7 @@ class Attempt:
         routes: Mapping[str, Route],
         *,
         attempts: int,
-        observers: tuple[Observer, ...] = (),
+        observers: Sequence[Observer] = (),
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -87,11 +87,12 @@ class Attempt:
         start = time.monotonic()
         task: Task | None = None
         learned = Learned(doubt=delivery.returned > 0)
-        result: Outcome | Continue | Exception
+        result: Outcome | Continue | Move | Exception
         try:
             task = Task.decode(delivery.body)
             learned.doubt |= task.doubt
-            result = await self._do(self._job(task, delivery, learned))
+            own = Lane(task.route, delivery.lane.kind)
+            result = Move(own) if own != delivery.lane else await self._do(self._job(task, delivery, learned))
         except LostDelivery as error:
             self._observe(delivery, task, error, None, start)
             return
@@ -109,14 +110,14 @@ class Attempt:
             self._observe(delivery, task, ended, verdict, start)
 
     def _with_rest(
-        self, verdict: Verdict, task: Task, learned: Learned, result: Outcome | Continue | Exception
+        self, verdict: Verdict, task: Task, learned: Learned, result: Outcome | Continue | Move | Exception
     ) -> Verdict:
         """Return `verdict` with the task as the next attempt has to find it."""
         if learned.promises and not task.claim and isinstance(result, Exception):
             route = self._routes[task.route]
             if route.eventual:  # elsewhere a promise is another route's look
                 verdict = leave_to_promise(verdict, task.tries)
-        if isinstance(verdict, Done):
+        if isinstance(verdict, Done | Move):
             return verdict
         rest = carried(result.task if isinstance(result, Continue) else task, learned, result)
         if isinstance(verdict, Bury):
@@ -127,11 +128,7 @@ class Attempt:
         """Return what is to be done, or raise what forbids it."""
         if delivery.returned >= MAX_RETURNS:
             raise CameBack(KILLER)
-        route = self._routes.get(task.route)
-        if route is None:
-            raise UnknownRoute(
-                f'no route here is "{task.route}". Move its tasks:  hookmirror routes adopt OLD NEW'
-            )
+        route = self._routes[task.route]
         held = partial(self._consumer.holds, delivery)
         last, spent = delivery.attempt >= self._attempts, task.tries >= self._attempts
         job = Job(task, route, delivery.attempt, delivery.lane, held, learned, last, spent)
@@ -169,10 +166,12 @@ class Attempt:
         self,
         delivery: Delivery,
         task: Task | None,
-        result: Outcome | Continue | Exception,
+        result: Outcome | Continue | Move | Exception,
         verdict: Verdict | None,
         start: float,
     ) -> None:
+        if isinstance(verdict, Move):
+            return  # nobody has tried it yet
         lag = time.time() - task.received if task and task.from_hook else None
         attempted = Attempted(delivery, task, result, verdict, time.monotonic() - start, lag)
         for observer in self._observers:
@@ -185,7 +184,7 @@ class Attempt:
 def log_attempt(attempted: Attempted) -> None:
     """The observer that writes the log line."""
     verdict, result, task = attempted.verdict, attempted.result, attempted.task
-    fields: dict[str, Any] = {"attempt": attempted.delivery.attempt, "lane": attempted.delivery.lane}
+    fields: dict[str, Any] = {"attempt": attempted.delivery.attempt, "lane": attempted.delivery.lane.kind}
     if task is not None:
         fields |= {"task": task.id, "route": task.route, "key": task.key, "event": task.event}
     fields["seconds"] = round(attempted.seconds, 4)
@@ -207,8 +206,8 @@ def log_attempt(attempted: Attempted) -> None:
 
 
 def _loudness(result: object, verdict: Retry) -> int:
-    """Waiting is no warning. And what is turned away while a route is paused is not even written: the pause
-    was, loudly and once, and a million tasks behind it come by every half minute."""
+    """Waiting is no warning. And what is turned away because its route is paused, or in doubt, is not even
+    written: that was said loudly and once."""
     if verdict.counts:
         return logging.WARNING
     return logging.DEBUG if isinstance(result, RouteDown) and not result.counts else logging.INFO

@@ -7,7 +7,8 @@
 - *An operation is in doubt* when many objects failed at it in a row, or one for half a minute, and none
   passed: an alarm. What is new is tried at once even then, so that no good object waits for bad ones; what
   failed before is tried again in turn, a few at a time. The first that passes ends the doubt.
-- *A route is paused* when a bucket fails its check (`worker/pause.py`): then nothing is tried at all.
+- *A route is paused* when a bucket fails its check (`worker/pause.py`): then its lanes are not taken from,
+  and what was in hand is not tried.
 
 What passes, proves: any attempt that ended proves "read", one that wrote or acted the stage it came to. An
 error that waits for something else (`counts` is False), and one that is unmistakably the object's own, pass
@@ -39,6 +40,7 @@ from common.task import Trouble
 from common.telemetry import Action, log
 from worker.attempt import Act
 from worker.doubt import KNOWN_BAD, LATELY, UNDECIDED, Operation
+from worker.gate import Gate
 from worker.job import Job, Route
 from worker.pause import Clock, Pause, Sleep
 from worker.verdict import Blamed, Continue, Outcome
@@ -99,11 +101,25 @@ class Blame:
         for line in self._lines.values():
             await line.pause.end()
 
+    def gate(self, route: Route) -> Gate:
+        """Return whether the lanes of `route` are taken from."""
+        return self._line(route).pause.gate
+
     def paused(self) -> dict[str, str]:
         """Return the routes that are paused or in doubt now, and why."""
         now = self._clock()
         whys = {route: [line.pause.why, *_doubts(line, now)] for route, line in self._lines.items()}
         return {route: next(filter(None, why)) for route, why in whys.items() if any(why)}
+
+    def is_doubtful(self, route: str) -> bool:
+        """Whether `route` is in doubt, and not paused."""
+        return not self._lines[route].pause.why
+
+    def since(self, route: str) -> float:
+        """Return since when a route is paused or in doubt that is."""
+        line = self._lines[route]
+        doubted = [operation.doubted for operation in line.operations.values() if operation.doubt]
+        return line.pause.since if line.pause.why else min(doubted, default=self._clock())
 
     async def __call__(self, job: Job) -> Outcome | Continue:
         """Do the job, or raise at once while its route is paused or it is others' turn."""

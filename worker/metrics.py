@@ -125,24 +125,27 @@ class Watch:
         self._metrics = metrics
         self._known = metrics.known
         self._families = WorkerFamilies(metrics.registry)
-        self._waiting = Waiting(clock)
-        self._families.oldest.set_function(self._waiting.oldest)
+        self._waiting = {route: Waiting(clock) for route in metrics.routes}
         self._so_far: dict[str, float] = {}
         """Seconds of work on copies in parts that go on."""
         for route in metrics.routes:  # from 0, not from nowhere: else the first of each is no increase
             self._families.looks_promised.labels(route)
             self._families.bytes.labels(route)
             self._families.lag.labels(route)
+            self._families.oldest.labels(route).set_function(self._waiting[route].oldest)
             for action in (Action.COPIED, Action.DELETED, Action.LOOK_LATER):
                 self._families.ended.labels(route, action, "")
 
     def follow(self, routes: Iterable[str], pool: Pool, blame: Blame, brake: Brake) -> None:
         """Tell the state of these whenever somebody asks."""
-        self._metrics.paused = blame.paused
         self._families.in_hand.set_function(lambda: pool.in_hand)
         for route in routes:
             self._families.paused.labels(route).set_function(partial(_is_paused, blame, route))
             self._families.brake.labels(route).set_function(partial(brake.holds, route))
+
+    def oldest(self, route: str) -> float:
+        """Return the age in seconds of the oldest event of `route` that is known to wait here; 0 for none."""
+        return self._waiting[route].oldest() if route in self._waiting else 0.0
 
     def around(self, act: Act) -> Act:
         """Return `act`, watched."""
@@ -161,12 +164,13 @@ class Watch:
 
     @harmless
     def _begins(self, task: Task) -> None:
-        if task.from_hook:
-            self._waiting.hold(task)
+        if task.from_hook and task.route in self._waiting:
+            self._waiting[task.route].hold(task)
 
     @harmless
     def _goes(self, task: Task) -> None:
-        self._waiting.forget(task)
+        if task.route in self._waiting:
+            self._waiting[task.route].forget(task)
 
     @harmless
     def _promised(self, job: Job) -> None:
@@ -191,7 +195,7 @@ class Watch:
             self._so_far.pop(task.id, None)
             family = self._families.ended if task.from_hook else self._families.looks_ended
             family.labels(route, *ended).inc()
-        if task.from_hook:
+        if task.from_hook and task.route in self._waiting:
             self._keep_in_mind(attempted, task, goes_on=not ended)
 
     def _count_work(self, attempted: Attempted, result: Outcome, route: str, task: Task) -> None:
@@ -205,10 +209,10 @@ class Watch:
 
     def _keep_in_mind(self, attempted: Attempted, task: Task, *, goes_on: bool) -> None:
         if not goes_on:
-            self._waiting.forget(task)
+            self._waiting[task.route].forget(task)
         else:
             after = attempted.verdict.after if isinstance(attempted.verdict, Retry) else 0.0
-            self._waiting.send_away(task, after)
+            self._waiting[task.route].send_away(task, after)
 
 
 def _is_paused(blame: Blame, route: str) -> float:

@@ -22,7 +22,7 @@ from common.errors import (
     Throttled,
     TryAgain,
 )
-from common.queue.port import Marks, Publisher
+from common.queue.port import Lane, Marks, Publisher
 from common.remembered import Remembered
 from common.store.mark import IS_MD5, Body, mark_on, proven_md5
 from common.store.port import Reading, State
@@ -207,7 +207,7 @@ class Mirror:
     async def _hand_over(self, job: Job, route: str) -> None:
         """Have the same key looked at by the route that goes the other way."""
         look = Task(route=route, key=job.task.key, received=job.task.received)
-        await self._mail.publish(look.encode(), lane=job.lane)
+        await self._mail.publish(look.encode(), lane=Lane(route, job.lane.kind))
         job.learned.promises.append(look)
 
     async def _look_later(self, job: Job, source: State | None) -> Outcome:

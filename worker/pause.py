@@ -16,6 +16,7 @@ from common.errors import HookmirrorError, StoreAway, Throttled, TryAgain
 from common.store.failures import NO_CREDENTIALS, UNREACHABLE, WRONG_REGION
 from common.store.port import Bucket
 from common.telemetry import Action, log
+from worker.gate import Gate
 from worker.job import Route
 
 WAITS = (1, 2, 5, 10, 30)
@@ -86,11 +87,14 @@ def _clock(ahead: float | None) -> str:
 
 
 class Pause:
-    """Of one route. Off until a check fails; `why` says what is wrong while it is on. `clock` is in seconds;
-    `sleep` and `rng` (the jitter) are the probe's."""
+    """Of one route. Off until a check fails; `why` says what is wrong while it is on, `since` when it
+    began, and `gate` is closed.
+    `clock` is in seconds; `sleep` and `rng` (the jitter) are the probe's."""
 
     def __init__(self, route: Route, clock: Clock, sleep: Sleep, rng: random.Random) -> None:
         self.why = ""
+        self.since = 0.0
+        self.gate = Gate()
         self._route = route
         self._clock = clock
         self._sleep = sleep
@@ -119,6 +123,8 @@ class Pause:
 
     def _stop(self, down: list[Down]) -> None:
         self._say(down)
+        self.since = self._clock()
+        self.gate.close()
         self._probe = asyncio.create_task(self._until_it_works(down), name=f"probe of {self._route.id}")
 
     def _say(self, down: list[Down]) -> None:
@@ -141,6 +147,7 @@ class Pause:
                 self._say(now)
             down = now
         self.why = ""
+        self.gate.open()
         lasted = round(self._clock() - began, 3)
         log(Action.RESUMED, "route works again, its tasks go on", route=self._route.id, seconds=lasted)
 

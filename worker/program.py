@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.errors import UnknownRoute
 from common.metrics import Metrics
-from common.queue.port import Lane, Marks, Queue
+from common.queue.port import Kind, Lane, Marks, Queue
 from common.routes import EXEC_TIMEOUT, ActionTable, RouteSettings
 from common.settings import Settings
 from common.store.mark import origin_of
@@ -17,21 +17,23 @@ from common.store.port import Bucket, Store
 from common.store.s3 import S3Store
 from common.telemetry import Action, log
 from worker.actions import Acting, Carry
-from worker.attempt import Act, Attempt, log_attempt
+from worker.attempt import Act, Attempt, Observer, log_attempt
 from worker.blame import Blame
 from worker.brake import Brake
+from worker.climb import Climbs, Steady
 from worker.execute import Program
+from worker.fair import places
 from worker.forward import Forward
+from worker.gate import Gate
 from worker.job import Job, Route
 from worker.metrics import Watch
 from worker.mirror import Mirror
 from worker.pool import Pool
+from worker.report import Report
 from worker.stacks import StackActing, log_stack
+from worker.strays import look_out
 from worker.transfer import Budget
 from worker.verdict import Continue, Outcome
-
-BULK_SHARE = 4
-"""The bulk lane gets one delivery at a time for each so many of the live lane's."""
 
 
 async def open_stores(settings: Settings, stack: AsyncExitStack) -> dict[str, Store]:
@@ -146,16 +148,19 @@ async def run(settings: Settings, queue: Queue, stop: asyncio.Event, metrics: Me
         blame = await stack.enter_async_context(Blame(act))  # left before the stores that it probes
         watch = Watch(metrics)
         blame.greet(routes.values())
-        attempt = Attempt(
-            queue,
-            watch.around(blame),
-            routes,
-            attempts=worker.attempts,
-            observers=(log_attempt, watch),
-        )
-        limits = {Lane.LIVE: worker.concurrency, Lane.BULK: max(1, worker.concurrency // BULK_SHARE)}
-        pool = Pool(queue, attempt, limits)
+        observers: list[Observer] = [log_attempt, watch]
+        attempt = Attempt(queue, watch.around(blame), routes, attempts=worker.attempts, observers=observers)
+        # Nobody's lanes too: what older versions left there, and what was sent back there.
+        lanes = [Lane(route, kind) for route in ["", *routes] for kind in Kind]
+        crowd: Steady | Climbs = Climbs({id_ for id_, route in routes.items() if route.destination})
+        if isinstance(worker.concurrency, int):
+            crowd = Steady(worker.concurrency)
+        gates = {"": Gate()} | {id_: blame.gate(route) for id_, route in routes.items()}
+        pool = Pool(queue, attempt, lanes, places(crowd.most), crowd.limit, gates.__getitem__)
         watch.follow(routes, pool, blame, brake)
+        report = Report(routes, pool, blame, brake, watch.oldest)
+        observers += [report.note, lambda one: crowd.note(one, pool.in_hand_of(one.delivery.lane))]
+        metrics.state = report.tell
         log(
             Action.STARTED,
             "worker started",
@@ -163,5 +168,7 @@ async def run(settings: Settings, queue: Queue, stop: asyncio.Event, metrics: Me
             concurrency=worker.concurrency,
             **metrics.started(),
         )
+        looking = asyncio.create_task(look_out(queue, routes))
+        stack.callback(looking.cancel)
         cut_off = await pool.run(stop, drain=worker.drain)
         log(Action.STOPPED, "worker stopped", cut_off=cut_off)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from common.backoff import delay
 from common.errors import HookmirrorError, Never, TryAgain
-from common.queue.port import MAX_DELAY, Bury, Done, Retry, Verdict
+from common.queue.port import MAX_DELAY, Bury, Done, Move, Retry, Verdict
 from common.task import Task, Trouble
 from common.telemetry import Action, without_secrets
 
@@ -43,7 +43,7 @@ class Blamed(Exception):
 
 
 def judge(
-    result: Outcome | Continue | Exception, attempt: int, *, attempts: int, rng: random.Random
+    result: Outcome | Continue | Move | Exception, attempt: int, *, attempts: int, rng: random.Random
 ) -> Verdict:
     """Return the verdict on attempt number `attempt` (from 1) of at most `attempts`.
 
@@ -52,6 +52,8 @@ def judge(
     """
     if isinstance(result, Outcome):
         return Done(result.action)
+    if isinstance(result, Move):
+        return result
     if isinstance(result, Continue):
         return Retry(min(result.after, MAX_DELAY), result.why, counts=False, body=result.task.encode())
     if isinstance(result, Blamed) and not result.counts:

@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from common.errors import LostDelivery
@@ -12,9 +13,11 @@ from common.queue.port import (
     Counts,
     DeadLetter,
     Delivery,
+    Depth,
     Done,
     Failure,
     Lane,
+    Move,
     Verdict,
     after_verdict,
     check_delay,
@@ -22,6 +25,7 @@ from common.queue.port import (
 )
 
 POLL = 0.05
+"""Seconds between two looks at what has become due."""
 
 
 @dataclass(slots=True)
@@ -45,6 +49,7 @@ class _Shared:
     dead: dict[str, DeadLetter] = field(default_factory=dict)
     marks: dict[str, tuple[str, float, float]] = field(default_factory=dict)
     """By key: the holder, when he came, and until when the mark lives."""
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class MemoryQueue:
@@ -65,9 +70,11 @@ class MemoryQueue:
         message = self._message(body, lane, self._clock() + delay)
         self._messages[message.id] = message
 
-    async def publish_all(self, bodies: Collection[bytes], *, lane: Lane) -> None:
+    async def publish_all(self, bodies: Mapping[Lane, Collection[bytes]]) -> None:
         """See the port."""
-        await asyncio.gather(*(self.publish(body, lane=lane) for body in bodies))
+        await asyncio.gather(
+            *(self.publish(body, lane=lane) for lane, some in bodies.items() for body in some)
+        )
 
     async def check(self) -> None:
         """See the port."""
@@ -83,17 +90,19 @@ class MemoryQueue:
     async def deliveries(self, lane: Lane, limit: int) -> AsyncIterator[Delivery]:
         """See the port."""
         while True:
-            mine = sum(m.holder is self and m.lane is lane for m in self._messages.values())
+            mine = sum(m.holder is self and m.lane == lane for m in self._messages.values())
             message = self._next(lane) if mine < limit else None
             if message is None:
-                await asyncio.sleep(POLL)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL):
+                        await self._shared.settled.wait()
                 continue
             message.holder = self
             yield Delivery(message.body, message.attempt, message, lane, message.failures, message.returned)
 
     def _next(self, lane: Lane) -> _Message | None:
         now = self._clock()
-        ready = (m for m in self._messages.values() if m.lane is lane and m.holder is None and m.due <= now)
+        ready = (m for m in self._messages.values() if m.lane == lane and m.holder is None and m.due <= now)
         return next(ready, None)
 
     def holds(self, delivery: Delivery) -> bool:
@@ -118,11 +127,16 @@ class MemoryQueue:
         elif isinstance(verdict, Bury):
             message.body = verdict.body or message.body
             self._lay(message, verdict.why)
+        elif isinstance(verdict, Move):
+            message.lane, message.body = verdict.lane, verdict.body or message.body
+            message.due = self._clock()
         else:
             message.attempt += verdict.counts
             message.returned = 0
             message.body = verdict.body or message.body
             message.due = self._clock() + verdict.after
+        self._shared.settled.set()  # whoever waits now, and nobody else
+        self._shared.settled.clear()
 
     def _lay(self, message: _Message, why: str) -> None:
         self._messages.pop(message.id, None)
@@ -132,13 +146,20 @@ class MemoryQueue:
 
     async def counts(self) -> Counts:
         """See the port."""
-        now, free = self._clock(), [m for m in self._messages.values() if m.holder is None]
+        lanes = {lane: self._depth(lane) for lane in {message.lane for message in self._messages.values()}}
         return Counts(
-            ready={lane: sum(m.lane is lane and m.due <= now for m in free) for lane in Lane},
-            waiting=sum(m.due > now for m in free),
-            held=len(self._messages) - len(free),
+            lanes,
+            waiting=sum(depth.waiting or 0 for depth in lanes.values()),
+            held=sum(depth.held or 0 for depth in lanes.values()),
             dead=len(self._dead),
         )
+
+    def _depth(self, lane: Lane) -> Depth:
+        now, all_ = self._clock(), [m for m in self._messages.values() if m.lane == lane]
+        free = [m for m in all_ if m.holder is None]
+        ready = [m.due for m in free if m.due <= now]
+        oldest = now - min(ready) if ready else 0.0
+        return Depth(len(ready), len(free) - len(ready), len(all_) - len(free), oldest)
 
     async def letters(self) -> AsyncGenerator[DeadLetter, None]:
         """See the port."""
@@ -154,7 +175,9 @@ class MemoryQueue:
         found = set(self._dead) if ids is None else set(ids) & set(self._dead)
         for key in found:
             letter = self._dead.pop(key)
-            self._messages[key] = _Message(key, letter.body, letter.lane, 0.0, failures=letter.failures)
+            self._messages[key] = _Message(
+                key, letter.body, letter.lane, self._clock(), failures=letter.failures
+            )
         return found
 
     async def drop(self, ids: Collection[str]) -> set[str]:

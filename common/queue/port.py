@@ -10,17 +10,20 @@
    of their burial.
 6. *`settle` happens once.* If it raises, the delivery counts as unsettled and comes back.
 7. *Order is not promised*, and nothing here may depend on it.
-8. *A mark has one holder*: of all who ask whether they are the `first`, one is told so, and again whenever he
+8. *No lane waits behind another*, however much is in it, and a lane that nobody takes from stays as it is:
+   nothing in it moves, and nothing counts.
+9. *A mark has one holder*: of all who ask whether they are the `first`, one is told so, and again whenever he
    asks again; of the others only he is, and has the mark then, who came `within` seconds or more before or
    after its holder. That counts from arrival to arrival, whenever it is asked.
 
 `tests/contract/test_queue.py` holds every backend to each line.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 MAX_DELAY = 3600
 """The longest wait a queue takes, in seconds."""
@@ -44,11 +47,33 @@ KILLER = f"{RETURNED} {MAX_RETURNS} times: it may be what kills its workers"
 """Why such a message was buried."""
 
 
-class Lane(StrEnum):
-    """Hooks travel on `live`. `bulk` is for jobs over a whole bucket, which never starve live events."""
+class Kind(StrEnum):
+    """Hooks travel on `live` lanes. `bulk` is for jobs over a whole bucket: they never starve live events."""
 
     LIVE = "live"
     BULK = "bulk"
+
+
+class Lane(NamedTuple):
+    """Where a message waits for its turn: each route has one lane of each kind, so that none waits behind
+    another's. The route "" is nobody's: what is no task, and what older versions left, which knew no routes.
+
+    In a queue it is written as its `name`.
+    """
+
+    route: str
+    kind: Kind = Kind.LIVE
+
+    @property
+    def name(self) -> str:
+        """The lane as text, such as `live/photos`; `live` for that of nobody."""
+        return f"{self.kind}/{self.route}" if self.route else self.kind.value
+
+    @classmethod
+    def named(cls, name: str) -> "Lane":
+        """Return the lane of that name; nobody's live one for what is no name."""
+        kind, _, route = name.partition("/")
+        return cls(route, Kind(kind)) if kind in list(Kind) else cls("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +102,16 @@ class Bury:
     body: bytes | None = None
 
 
-Verdict = Done | Retry | Bury
+@dataclass(frozen=True, slots=True)
+class Move:
+    """It belongs to another lane, and goes on there at once with all that it has been through. `body` is what
+    goes instead of what came."""
+
+    lane: Lane
+    body: bytes | None = None
+
+
+Verdict = Done | Retry | Bury | Move
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +151,48 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """Depths. `held` are being worked on now; None where the backend cannot tell. `silent` names what of the
-    backend takes nothing although the rest answers; `losing` are sentences, each on what makes the backend
-    lose messages and how to end it. Only a person can mend either."""
+class Depth:
+    """How much is in one lane: ready, waiting for its time, being worked on now; and for how many seconds the
+    one has been ready that became so first. None for what the backend cannot tell of a lane."""
 
-    ready: dict[Lane, int] = field(default_factory=dict)
+    ready: int = 0
+    waiting: int | None = None
+    held: int | None = None
+    oldest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Depths, by lane and of all. `held` are being worked on now; None where the backend cannot tell.
+    `silent` names what of the backend takes nothing although the rest answers; `losing` are sentences, each
+    on what makes the backend lose messages and how to end it. Only a person can mend either."""
+
+    lanes: Mapping[Lane, Depth] = field(default_factory=dict)
     waiting: int = 0
     held: int | None = None
     dead: int = 0
     silent: tuple[str, ...] = ()
     losing: tuple[str, ...] = ()
+
+    @property
+    def ready(self) -> dict[Kind, int]:
+        """What is ready in all lanes of each kind."""
+        return {
+            kind: sum(depth.ready for lane, depth in self.lanes.items() if lane.kind is kind) for kind in Kind
+        }
+
+    def of(self, lane: Lane) -> Depth:
+        """Return the depth of `lane`; one that was never used has none."""
+        nothing = Depth() if self.held is None else Depth(0, 0, 0, 0.0)
+        return self.lanes.get(lane, nothing)
+
+    def besides(self, routes: Collection[str]) -> dict[str, int]:
+        """Return how many tasks there are of each route that is none of `routes`."""
+        found: Counter[str] = Counter()
+        for lane, depth in self.lanes.items():
+            if lane.route and lane.route not in routes:
+                found[lane.route] += depth.ready + (depth.waiting or 0) + (depth.held or 0)
+        return {route: number for route, number in found.items() if number}
 
 
 class Oldest:
@@ -159,9 +224,9 @@ def mark_lives(within: float) -> float:
     return within + MARK_OUTLIVES
 
 
-def after_verdict(delivery: Delivery, verdict: Retry | Bury, now: float) -> tuple[Failure, ...]:
+def after_verdict(delivery: Delivery, verdict: Retry | Bury | Move, now: float) -> tuple[Failure, ...]:
     """Return the failures of `delivery` with what `verdict` adds: a wait that does not count adds none."""
-    if isinstance(verdict, Retry) and not verdict.counts:
+    if isinstance(verdict, Move) or (isinstance(verdict, Retry) and not verdict.counts):
         return delivery.failures
     return (*delivery.failures, Failure(now, delivery.attempt, verdict.why))
 
@@ -173,9 +238,9 @@ class Publisher(Protocol):
         """Return only when `body` is durable. It is delivered no sooner than `delay` seconds from now
         (at most `MAX_DELAY`, else ValueError)."""
 
-    async def publish_all(self, bodies: Collection[bytes], *, lane: Lane) -> None:
-        """Return only when every one of `bodies` is durable; thousands take not much longer than one. When it
-        raises, any of them may be in the queue."""
+    async def publish_all(self, bodies: Mapping[Lane, Collection[bytes]]) -> None:
+        """Return only when every one of `bodies` is durable in its lane; thousands take not much longer than
+        one. When it raises, any of them may be in the queue."""
 
     async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
         """Keep `body` as a dead letter at once; for what arrived in no shape to be a task."""

@@ -1,8 +1,11 @@
 """The queues on RabbitMQ: their names and arguments, as plain values. No other module spells a name.
 
-    hookmirror.live, hookmirror.bulk    the lanes. Returned too often, a message dead-letters to
-                                        hookmirror.dead: never into a wait queue, since that would be
-                                        a cycle, which RabbitMQ drops.
+    hookmirror.live.<route>             the lanes of a route, and hookmirror.bulk.<route>. What AMQP does not
+                                        let be in a name is quoted (`#3E` is `>`), a long id is cut. Returned
+                                        too often, a message dead-letters to hookmirror.dead: never into a
+                                        wait queue, since that would be a cycle, which RabbitMQ drops.
+    hookmirror.live, hookmirror.bulk    the lanes of nobody; until 0.1 those of all routes.
+    hookmirror.lanes                    one message for each route that has lanes: AMQP lists no queues.
     hookmirror.wait.<seconds>           one for each wait. A fan-out exchange of the same name feeds it;
                                         when the queue's TTL ends, the default exchange takes the message
                                         back to the lane that its routing key names. (A TTL by message
@@ -21,8 +24,9 @@ import hashlib
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from urllib.parse import quote, unquote
 
-from common.queue.port import MAX_DELIVERIES, Lane, mark_lives
+from common.queue.port import MAX_DELIVERIES, Kind, Lane, mark_lives
 
 Arguments = dict[str, str | int]
 
@@ -31,6 +35,15 @@ MAX_LENGTH = 10_000_000
 
 OURS = "hookmirror."
 """How the name of each begins."""
+
+LONGEST_ID = 150
+"""Bytes of a route's id, quoted, in the name of a queue: RabbitMQ takes 255 in all."""
+
+_PLAIN = " :/@,+"
+"""What AMQP lets be in a name besides letters, digits, `-`, `_` and `.`; and `#`, which quotes all else."""
+
+_CUT = "#."
+"""Before the digest of an id that was cut: no quoted text has it."""
 
 MARKS = "hookmirror.once.*"
 """Marks, as a person names them all."""
@@ -59,12 +72,19 @@ class Declaration:
 
 def lane_queue(lane: Lane) -> str:
     """The queue of a lane."""
-    return f"hookmirror.{lane}"
+    if not lane.route:
+        return f"{OURS}{lane.kind}"
+    quoted = quote(lane.route, safe=_PLAIN).replace("~", "%7E").replace("%", "#")
+    if len(quoted) > LONGEST_ID:
+        quoted = f"{quoted[:LONGEST_ID]}{_CUT}{hashlib.sha256(lane.route.encode()).hexdigest()[:16]}"
+    return f"{OURS}{lane.kind}.{quoted}"
 
 
 def lane_of(queue: str) -> Lane:
-    """The lane of a queue's name; live when it is no lane's."""
-    return next((lane for lane in Lane if lane_queue(lane) == queue), Lane.LIVE)
+    """The lane of a queue's name; where that does not tell its route, or is no lane's, nobody's."""
+    kind, _, quoted = queue.removeprefix(OURS).partition(".")
+    route = "" if _CUT in quoted else unquote(quoted.replace("#", "%"))
+    return Lane.named(f"{kind}/{route}")
 
 
 def wait_queue(seconds: int) -> str:
@@ -75,6 +95,11 @@ def wait_queue(seconds: int) -> str:
 def dead_queue() -> str:
     """The queue of the dead letters."""
     return "hookmirror.dead"
+
+
+def register() -> str:
+    """The queue that tells which routes have lanes."""
+    return "hookmirror.lanes"
 
 
 def dead_lock() -> str:
@@ -131,23 +156,25 @@ def apart(length: int, other: int) -> float:
     return abs((length >> _HOLDER_BITS) - (other >> _HOLDER_BITS)) / 1000
 
 
+def lanes(route: str) -> list[Declaration]:
+    """The queues of a route's lanes."""
+    arguments = _QUORUM | {
+        "x-dead-letter-routing-key": dead_queue(),
+        "x-delivery-limit": MAX_DELIVERIES,
+        "x-max-length": MAX_LENGTH,
+    }
+    return [Declaration(lane_queue(Lane(route, kind)), arguments) for kind in Kind]
+
+
 def declarations(rungs: Iterable[int]) -> list[Declaration]:
-    """Every queue there must be when the waits are `rungs` (seconds)."""
-    lanes = [
-        Declaration(
-            lane_queue(lane),
-            _QUORUM
-            | {
-                "x-dead-letter-routing-key": dead_queue(),
-                "x-delivery-limit": MAX_DELIVERIES,
-                "x-max-length": MAX_LENGTH,
-            },
-        )
-        for lane in Lane
-    ]
+    """Every queue there must be when the waits are `rungs` (seconds), but for the lanes of routes."""
     waits = [
         Declaration(wait_queue(rung), _QUORUM | {"x-message-ttl": rung * 1000}, exchange=wait_queue(rung))
         for rung in rungs
     ]
-    dead = Declaration(dead_queue(), {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000})
-    return [dead, *lanes, *waits]
+    # Looking counts as a delivery.
+    looked_at = [
+        Declaration(name, {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000})
+        for name in (dead_queue(), register())
+    ]
+    return [*looked_at, *lanes(""), *waits]

@@ -102,7 +102,7 @@ def as_dict(entry: Entry) -> dict[str, Any]:
     letter = entry.letter
     return {
         "id": letter.id,
-        "lane": letter.lane,
+        "lane": letter.lane.kind,
         "at": letter.at,
         "reason": entry.reason,
         "why": letter.why,

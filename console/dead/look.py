@@ -124,7 +124,7 @@ def _print(entry: Entry) -> None:
     letter, task = entry.letter, entry.task
     rows = {
         "id": letter.id,
-        "queue": letter.lane.value,
+        "queue": letter.lane.kind.value,
         "since": clock(letter.at),
         "reason": entry.reason,
         "why": one_line(letter.why),

@@ -47,7 +47,6 @@ ACTIONS = dict.fromkeys(("executed", "forwarded", "logged"), TEAL)
 ENDS = ACTIONS | {"copied": GREEN, "deleted": BLUE, "skipped": GREY, "look_later": PURPLE, "buried": RED}
 ATTEMPTS = ENDS | {"continued": WHITE, "waited": YELLOW, "retried": ORANGE, "lost": PINK}
 QUANTILES = {"p50": GREEN, "p95": YELLOW, "p99": ORANGE}
-DEPTHS = {"live ready": GREEN, "bulk ready": BLUE, "waiting": GREY, "held": TEAL}
 """One word has one colour in every panel."""
 
 
@@ -112,7 +111,7 @@ def top() -> list[Panel]:
         ),
         stat(
             "Ready in the queue",
-            'sum(max by (lane) (hookmirror_queue_depth{state="ready"}))',
+            'sum(max by (route, lane) (hookmirror_queue_depth{state="ready"}))',
             "Tasks that no worker has taken yet.",
             steps=[(1000, ORANGE)],
         ),
@@ -185,18 +184,18 @@ def flow() -> list[Panel]:
 
 def parts() -> list[Panel]:
     """Return how the parts do."""
-    depth = "max by (lane, state) (hookmirror_queue_depth{%s})"
+    depth = "max by (route, lane, state) (hookmirror_queue_depth{%s})"
     done = f'{ROUTE}, outcome=~"copied|deleted"'
     return [
         lines(
-            "The queue: live, bulk, and by state",
+            "The queue: by route, and by state",
             {
-                "{{lane}} {{state}}": depth % 'state="ready"',
-                "{{state}}": depth % 'state!="ready"',
+                "{{route}} {{lane}}": depth % 'state="ready"',
+                "{{route}} {{state}}": "sum by (route, state) (" + depth % 'state!="ready"' + ")",
             },
-            "live: what hooks bring. bulk: what backfills bring. waiting: retries, re-checks, tasks of paused"
-            " routes. held: in progress.",
-            colours=DEPTHS,
+            "live: what hooks bring, tasks of paused routes among it. bulk: what backfills bring. waiting:"
+            " retries, re-checks. held: in progress. RabbitMQ tells the last two for no route by itself.",
+            colours={},
             unit="short",
         ),
         lines(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from common.queue import open_queue
-from common.queue.port import Done, Lane, Queue
+from common.queue.port import Done, Kind, Lane, Queue
 from common.queue.rabbitmq import RabbitQueue
 from common.task import Claim, Task
 from tests.lab.programs import LOOK_AFTER, Site
@@ -58,7 +58,9 @@ async def bury(queue: Queue, tasks: Iterable[tuple[str, str]]) -> None:
         await asyncio.gather(
             *(
                 queue.bury(
-                    Task(route=ROUTE, key=key, claim=Claim.CREATED, id=key).encode(), lane=Lane.LIVE, why=why
+                    Task(route=ROUTE, key=key, claim=Claim.CREATED, id=key).encode(),
+                    lane=Lane(ROUTE),
+                    why=why,
                 )
                 for key, why in waiting[start : start + 200]
             )
@@ -99,7 +101,7 @@ async def ids_in(queue: Queue) -> set[str]:
 async def ids_taken(queue: Queue) -> set[str]:
     """Take and finish what is in the live lane; return the tasks."""
     taken: set[str] = set()
-    async with aclosing(queue.deliveries(Lane.LIVE, 500)) as deliveries:  # type: ignore[type-var]
+    async with aclosing(queue.deliveries(Lane(ROUTE), 500)) as deliveries:  # type: ignore[type-var]
         while True:
             try:
                 async with asyncio.timeout(3):
@@ -128,7 +130,7 @@ async def test_a_replay_killed_in_the_middle_loses_none(rabbit: Broker, tmp_path
     process = command(configure(tmp_path, url), "replay", "--all", "--yes")
 
     async def replayed() -> int:
-        return (await queue.counts()).ready[Lane.LIVE]
+        return (await queue.counts()).ready[Kind.LIVE]
 
     async def under_way() -> bool:
         return await replayed() >= after

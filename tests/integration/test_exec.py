@@ -17,7 +17,7 @@ import pytest
 
 from common.errors import ActionFailed, ActionRefused, ConfigError
 from common.queue.memory import MemoryQueue
-from common.queue.port import Lane, Retry
+from common.queue.port import Move, Retry
 from common.routes import BrakeSettings, RouteSettings
 from common.settings import Settings
 from common.store.memory import MemoryStore
@@ -27,6 +27,7 @@ from common.telemetry import Action
 from demo.weed import settings_for
 from tests.integration.test_s3_features import client
 from tests.lab.clouds import moto
+from tests.lab.lanes import LIVE
 from tests.lab.until import until
 from tests.lab.world import Spy
 from worker import execute
@@ -74,12 +75,12 @@ class Bench:
     async def put(self, key: str, body: bytes = b"body") -> None:
         await self.source.write(key, body, headers={}, metadata={})
 
-    async def come(self, **task: Any) -> Outcome | Continue | Exception:
+    async def come(self, **task: Any) -> Outcome | Continue | Move | Exception:
         """Let an event come; return how its attempt ends."""
-        await self.queue.publish(Task(**{"route": "r", "key": "k"} | task).encode(), lane=Lane.LIVE)
+        await self.queue.publish(Task(**{"route": "r", "key": "k"} | task).encode(), lane=LIVE)
         return await self.take()
 
-    async def take(self) -> Outcome | Continue | Exception:
+    async def take(self) -> Outcome | Continue | Move | Exception:
         """Do what is ready in the queue."""
         program = Program(str(self.folder / "program"), **self.options)
         acting = Acting(program, look_after=D, brake=self.brake)
@@ -92,7 +93,7 @@ class Bench:
             observers=observers,
             rng=random.Random(1),
         )
-        async with aclosing(self.queue.deliveries(Lane.LIVE, 9)) as deliveries:  # type: ignore[type-var]
+        async with aclosing(self.queue.deliveries(LIVE, 9)) as deliveries:  # type: ignore[type-var]
             await attempt(await anext(deliveries))
         return self.seen[-1].result
 
@@ -467,7 +468,7 @@ async def test_a_program_that_has_gone_is_tried_again_not_buried(bench: Bench) -
         Task(route="r", key="k", claim=Claim.REMOVED),
         Route("r", bench.source, None),
         1,
-        Lane.LIVE,
+        LIVE,
         lambda: True,
     )
     with pytest.raises(ActionFailed, match="cannot be started"):

@@ -21,12 +21,12 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from common.errors import ActionFailed, ActionRefused, ConfigError, HookmirrorError, Throttled
-from common.queue.port import Lane
 from common.routes import RouteSettings
 from common.store.memory import MemoryBucket, MemoryStore
 from common.task import Claim, Task
 from common.telemetry import Action
 from tests.integration.test_s3_tls import authority  # noqa: F401 - a fixture
+from tests.lab.lanes import LIVE
 from tests.lab.proxy import proxy
 from worker.actions import Acting, ObjectOrder
 from worker.brake import Brake
@@ -101,7 +101,7 @@ async def send(url: str, task: Task, source: MemoryBucket | None = None, **route
     bucket = source or MemoryStore().create("myfiles")
     async with Forward(settings, clock=lambda: NOW) as forward:
         acting = Acting(forward, look_after=1200, brake=Brake({}))
-        return await acting(Job(task, Route("r", bucket, None), 1, Lane.LIVE, lambda: True))
+        return await acting(Job(task, Route("r", bucket, None), 1, LIVE, lambda: True))
 
 
 async def refused(url: str, **route: Any) -> HookmirrorError:

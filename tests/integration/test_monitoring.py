@@ -17,7 +17,7 @@ from common.admin import admin
 from common.errors import NotOurs, QueueAway, StoreAway
 from common.metrics import Metrics
 from common.queue.memory import MemoryQueue
-from common.queue.port import Bury, Counts, Delivery, Done, Lane
+from common.queue.port import Bury, Counts, Delivery, Done
 from common.queue.sqlite import SqliteQueue
 from common.routes import BrakeSettings
 from common.tables import MetricsSettings
@@ -25,6 +25,7 @@ from common.task import Claim, Task
 from common.telemetry import Action
 from receiver.metrics import HookMetrics, SpoolMetrics
 from receiver.spool import SpoolingPublisher
+from tests.lab.lanes import LIVE
 from tests.lab.prometheus import Prometheus, prometheus, promtool
 from tests.lab.until import until
 from worker.attempt import Attempt, Attempted
@@ -123,7 +124,7 @@ class Everything:
         brake = Brake({"photos": BrakeSettings()})
         mirror = Mirror(queue, look_after=2, budget=Budget(2**26), brake=brake)
         blame = Blame(mirror)
-        pool = Pool(queue, Attempt(queue, blame, {}, attempts=1), {Lane.LIVE: 1})
+        pool = Pool(queue, Attempt(queue, blame, {}, attempts=1), [LIVE], 2, lambda _: 1)
         self._watch.follow(metrics.routes, pool, blame, brake)
 
     async def happens(self) -> None:
@@ -135,7 +136,7 @@ class Everything:
         await self._spool.sample()
         copied = Outcome(Action.COPIED, size=3)
         for result, verdict in ((copied, Done("copied")), (StoreAway("away"), Bury("away"))):
-            self._watch(Attempted(Delivery(b"", 1, None, Lane.LIVE), TASK, result, verdict, 0.2, 1.5))
+            self._watch(Attempted(Delivery(b"", 1, None, LIVE), TASK, result, verdict, 0.2, 1.5))
 
 
 class HalfDead(MemoryQueue):

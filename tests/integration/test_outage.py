@@ -102,13 +102,14 @@ class World:
 
     async def tell(self, route: str, *keys: str, claim: Claim | None = Claim.CREATED) -> None:
         for key in keys:
-            await self.queue.publish(Task(route=route, key=key, claim=claim).encode(), lane=Lane.LIVE)
+            await self.queue.publish(Task(route=route, key=key, claim=claim).encode(), lane=Lane(route))
 
     async def work(self) -> None:
         """Do all that is due now."""
-        async with aclosing(self.queue.deliveries(Lane.LIVE, 100)) as deliveries:  # type: ignore[type-var]
-            while (await self.queue.counts()).ready[Lane.LIVE]:
-                await self.attempt(await anext(deliveries))
+        while ready := [lane for lane, depth in (await self.queue.counts()).lanes.items() if depth.ready]:
+            for lane in ready:
+                async with aclosing(self.queue.deliveries(lane, 100)) as deliveries:  # type: ignore[type-var]
+                    await self.attempt(await anext(deliveries))
         await self.clock.others()
 
     async def work_for(self, seconds: int, *, step: int = 300) -> None:
@@ -263,7 +264,7 @@ async def test_forged_hooks_pause_nothing(world: World) -> None:
         await world.tell("good", f"{number}" * 1500, f"no such key {number}")
         await world.put(f"small {number}")
         forged = Task(route="good", key=f"small {number}", claim=Claim.CREATED, size=9 * 2**20)
-        await world.queue.publish(forged.encode(), lane=Lane.LIVE)
+        await world.queue.publish(forged.encode(), lane=Lane("good"))
     await world.work()
     assert not world.blame.paused()
     await world.work_until_idle()
@@ -322,7 +323,7 @@ async def test_objects_that_a_lifecycle_rule_expires_count_as_deletes(braked: Wo
     route = RouteSettings(name="good", source=f"s:{event.bucket}", target="t:good")
     [task] = Routing([route], {"s": StoreSettings()}).tasks(event, received=0.0)[:1]
     for key in GONE:
-        await braked.queue.publish(task.model_copy(update={"key": key}).encode(), lane=Lane.LIVE)
+        await braked.queue.publish(task.model_copy(update={"key": key}).encode(), lane=Lane("good"))
     await braked.work_until_idle()
     assert await braked.dead() == 20
     assert len(await braked.contents(braked.good)) == 20

@@ -11,12 +11,13 @@ import pytest
 
 from common.errors import Corrupt, Refused, StoreAway, Throttled
 from common.queue.memory import MemoryQueue
-from common.queue.port import Delivery, Lane
+from common.queue.port import Delivery, Kind
 from common.store.mark import origin_of
 from common.store.memory import MemoryBucket, MemoryReading, MemoryStore
 from common.store.pace import Meter
 from common.store.port import Begun, Part, Stream
 from common.task import Claim, Task
+from tests.lab.lanes import LIVE
 from worker import parts, spans
 from worker.attempt import Attempt
 from worker.brake import Brake
@@ -64,12 +65,12 @@ class World:
         await self.tell(key)
 
     async def tell(self, key: str = "k") -> None:
-        await self.queue.publish(Task(route="r", key=key, claim=Claim.CREATED).encode(), lane=Lane.LIVE)
+        await self.queue.publish(Task(route="r", key=key, claim=Claim.CREATED).encode(), lane=LIVE)
 
     async def work(self) -> None:
         """Do what is ready, and what becomes ready by that, without waiting for any look."""
-        deliveries = self.queue.deliveries(Lane.LIVE, 10)
-        while (await self.queue.counts()).ready[Lane.LIVE]:
+        deliveries = self.queue.deliveries(LIVE, 10)
+        while (await self.queue.counts()).ready[Kind.LIVE]:
             self.turns += 1
             await self.attempt(await anext(deliveries))
         await close(deliveries)
@@ -111,7 +112,7 @@ async def test_a_large_object_in_step_is_not_copied_again() -> None:
     await world.put(BODY)
     await world.work()
     before = await world.target.head("k")
-    await world.queue.publish(Task(route="r", key="k", claim=Claim.CREATED).encode(), lane=Lane.LIVE)
+    await world.queue.publish(Task(route="r", key="k", claim=Claim.CREATED).encode(), lane=LIVE)
     await world.work()
     assert await world.target.head("k") == before
 
@@ -302,7 +303,7 @@ async def put_in_parts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         return 8 * MIB
 
     monkeypatch.setattr(MemoryBucket, "part_size", tells)
-    await world.queue.publish(Task(route="r", key="k", claim=Claim.CREATED).encode(), lane=Lane.LIVE)
+    await world.queue.publish(Task(route="r", key="k", claim=Claim.CREATED).encode(), lane=LIVE)
 
 
 async def test_an_object_of_parts_arrives_on_a_target_whose_etags_say_nothing(
@@ -366,7 +367,7 @@ async def test_a_copy_whose_turn_does_not_come_goes_back_to_the_queue_and_uses_u
     routes = {"r": Route("r", world.source, world.target)}
     world.attempt = Attempt(world.queue, mirror, routes, attempts=1, rng=random.Random(1))
     await world.put(BODY)
-    deliveries = world.queue.deliveries(Lane.LIVE, 10)
+    deliveries = world.queue.deliveries(LIVE, 10)
     async with budget.take(60 * MIB):  # room for no part
         for _ in range(3):
             await world.attempt(await asyncio.wait_for(anext(deliveries), 5))
@@ -395,7 +396,7 @@ async def test_a_part_that_comes_broken_is_not_read_again_when_the_time_is_up(
     monkeypatch.setattr(MemoryBucket, "read_range", broken)
     monkeypatch.setattr(parts, "AT_ONCE", 1)
     await world.put(BODY)
-    deliveries = world.queue.deliveries(Lane.LIVE, 10)
+    deliveries = world.queue.deliveries(LIVE, 10)
     for _ in range(2):
         await world.attempt(await anext(deliveries))
     await close(deliveries)
@@ -467,7 +468,7 @@ def test_the_etag_of_parts_is_the_one_s3_gives() -> None:
 
 
 async def take(queue: MemoryQueue) -> Delivery:
-    deliveries = queue.deliveries(Lane.LIVE, 10)
+    deliveries = queue.deliveries(LIVE, 10)
     delivery = await anext(deliveries)
     await close(deliveries)
     return delivery
@@ -484,7 +485,7 @@ async def test_two_hooks_for_one_large_object_on_two_workers_copy_it_once(
     workers = [world.worker(queue) for queue in queues]
     for _ in range(20):
         for queue, worker in zip(queues, workers, strict=True):
-            if (await world.queue.counts()).ready[Lane.LIVE]:
+            if (await world.queue.counts()).ready[Kind.LIVE]:
                 await worker(await take(queue))
         world.clock.now += parts.CLAIMED_WAIT
     counts = await world.queue.counts()

@@ -13,7 +13,7 @@ import pytest
 from common.errors import QueueAway
 from common.metrics import Metrics
 from common.queue import topology
-from common.queue.port import Delivery, Done, Lane
+from common.queue.port import Delivery, Done, Kind, Lane
 from common.queue.rabbitmq import RabbitQueue
 from common.queue.rabbitmq import queue as rabbit_queue
 from common.settings import Settings
@@ -22,6 +22,7 @@ from demo.weed import free_ports
 from receiver import intake, program
 from receiver.hook import MAX_RECORDS
 from tests.integration.test_receiver import of, record, taken
+from tests.lab.lanes import LIVE
 from tests.lab.rabbit import Broker, RabbitNode
 from tests.lab.until import until
 
@@ -35,10 +36,10 @@ async def queue(rabbit: Broker) -> AsyncIterator[RabbitQueue]:
     await queue.close()
 
 
-async def bodies(queue: RabbitQueue, count: int) -> list[bytes]:
+async def bodies(queue: RabbitQueue, count: int, lane: Lane = LIVE) -> list[bytes]:
     """Take so many messages and settle them."""
     found: list[bytes] = []
-    async with asyncio.timeout(60), aclosing(queue.deliveries(Lane.LIVE, 500)) as deliveries:  # type: ignore[type-var]
+    async with asyncio.timeout(60), aclosing(queue.deliveries(lane, 500)) as deliveries:  # type: ignore[type-var]
         async for delivery in deliveries:
             found.append(await settled(queue, delivery))
             if len(found) == count:
@@ -52,15 +53,15 @@ async def settled(queue: RabbitQueue, delivery: Delivery) -> bytes:
 
 
 async def ready(queue: RabbitQueue) -> int:
-    return (await queue.counts()).ready[Lane.LIVE]
+    return (await queue.counts()).ready[Kind.LIVE]
 
 
 async def test_many_at_once_beside_single_ones_are_each_there_once(queue: RabbitQueue) -> None:
     many = [[b"%d of %d" % (number, batch) for number in range(300)] for batch in range(3)]
     single = [b"alone %d" % number for number in range(100)]
     await asyncio.gather(
-        *(queue.publish_all(batch, lane=Lane.LIVE) for batch in many),
-        *(queue.publish(body, lane=Lane.LIVE) for body in single),
+        *(queue.publish_all({LIVE: batch}) for batch in many),
+        *(queue.publish(body, lane=LIVE) for body in single),
     )
     found = await bodies(queue, 1000)
     assert sorted(found) == sorted([*single, *(body for batch in many for body in batch)])
@@ -68,18 +69,18 @@ async def test_many_at_once_beside_single_ones_are_each_there_once(queue: Rabbit
 
 async def test_bodies_of_every_size_arrive_whole(queue: RabbitQueue) -> None:
     sent = [b"", b"x", bytes(131_064), bytes(131_065), bytes(300_000)]  # a frame holds 128 KiB with its head
-    await queue.publish_all(sent, lane=Lane.LIVE)
+    await queue.publish_all({LIVE: sent})
     assert sorted(await bodies(queue, len(sent))) == sorted(sent)
 
 
 async def test_a_lane_that_is_gone_is_declared_again(own_rabbit: RabbitNode) -> None:
     queue = await RabbitQueue.open(await own_rabbit.wipe(), look_after=1200)
     try:
-        await queue.publish_all([b"x"], lane=Lane.LIVE)
-        own_rabbit.control("delete_queue", topology.lane_queue(Lane.LIVE))
+        await queue.publish_all({LIVE: [b"x"]})
+        own_rabbit.control("delete_queue", topology.lane_queue(LIVE))
         with pytest.raises(QueueAway):
-            await queue.publish_all([b"a", b"b"], lane=Lane.LIVE)
-        await queue.publish_all([b"a", b"b"], lane=Lane.LIVE)
+            await queue.publish_all({LIVE: [b"a", b"b"]})
+        await queue.publish_all({LIVE: [b"a", b"b"]})
         assert sorted(await bodies(queue, 2)) == [b"a", b"b"]
     finally:
         await queue.close()
@@ -88,11 +89,11 @@ async def test_a_lane_that_is_gone_is_declared_again(own_rabbit: RabbitNode) -> 
 async def test_a_broker_that_stops_in_the_middle_has_confirmed_nothing(own_rabbit: RabbitNode) -> None:
     queue = await RabbitQueue.open(await own_rabbit.wipe(), look_after=1200)
     try:
-        await queue.publish(b"connected", lane=Lane.LIVE)
+        await queue.publish(b"connected", lane=LIVE)
         own_rabbit.pause()
         try:
             with pytest.raises(QueueAway):
-                await queue.publish_all([b"x"] * 3000, lane=Lane.LIVE)
+                await queue.publish_all({LIVE: [b"x"] * 3000})
             with pytest.raises(QueueAway):
                 await queue.check()
         finally:
@@ -107,7 +108,7 @@ async def test_a_broker_that_stops_in_the_middle_has_confirmed_nothing(own_rabbi
 
         await until(takes, "the broker goes on", 60)
         before = await ready(queue)
-        await queue.publish_all([b"y"] * 10, lane=Lane.LIVE)
+        await queue.publish_all({LIVE: [b"y"] * 10})
         assert await ready(queue) >= before + 10
     finally:
         await queue.close()
@@ -128,7 +129,7 @@ async def test_a_broker_that_takes_no_messages_is_found_out_without_one(own_rabb
                 return False
 
             await until(refuses, "the alarm of the disk is found out", 60)
-            assert (await queue.counts()).ready[Lane.LIVE] == 0, "though its depths are told"
+            assert (await queue.counts()).ready[Kind.LIVE] == 0, "though its depths are told"
         finally:
             own_rabbit.control("set_disk_free_limit", "50MB")
 
@@ -158,10 +159,10 @@ async def test_many_at_once_cost_a_fraction_of_as_many_one_by_one(queue: RabbitQ
     async def one_by_one() -> None:
         for start in range(0, len(sent), 50):  # no more than a slow machine confirms in time
             some = sent[start : start + 50]
-            await asyncio.gather(*(queue.publish(body, lane=Lane.LIVE) for body in some))
+            await asyncio.gather(*(queue.publish(body, lane=LIVE) for body in some))
 
     async def at_once() -> None:
-        await queue.publish_all(sent, lane=Lane.LIVE)
+        await queue.publish_all({LIVE: sent})
 
     costs = []
     for publish in (at_once, one_by_one, at_once, one_by_one):
@@ -192,7 +193,7 @@ async def test_a_thousand_records_for_three_routes_are_durable_each_once(queue: 
     finally:
         stop.set()
         await running
-    tasks = [Task.decode(one) for one in await bodies(queue, 3 * MAX_RECORDS)]
+    tasks = [Task.decode(one) for name in "abc" for one in await bodies(queue, MAX_RECORDS, Lane(name))]
     assert {(task.route, task.key) for task in tasks} == {(name, key) for name in "abc" for key in keys}
 
 

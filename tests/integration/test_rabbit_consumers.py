@@ -10,15 +10,16 @@ import pytest
 
 from common.errors import LostDelivery
 from common.queue import topology
-from common.queue.port import Done, Lane
+from common.queue.port import Done
 from common.queue.rabbitmq import RabbitQueue
 from common.queue.rabbitmq.consume import TOO_SHORT, Subscription
+from tests.lab.lanes import LIVE
 from tests.lab.rabbit import RabbitNode
 
 pytestmark = pytest.mark.timeout(180)
 
 NOTICED_WITHIN = 30.0
-LIVE = topology.lane_queue(Lane.LIVE)
+QUEUE = topology.lane_queue(LIVE)
 
 
 @pytest.fixture
@@ -29,14 +30,14 @@ async def queue(own_rabbit: RabbitNode) -> AsyncIterator[RabbitQueue]:
 
 
 async def consume(queue: RabbitQueue, came: asyncio.Queue[bytes]) -> None:
-    async with aclosing(queue.deliveries(Lane.LIVE, 4)) as deliveries:  # type: ignore[type-var]
+    async with aclosing(queue.deliveries(LIVE, 4)) as deliveries:  # type: ignore[type-var]
         async for delivery in deliveries:
             await queue.settle(delivery, Done("ok"))
             came.put_nowait(delivery.body)
 
 
 async def arrives(queue: RabbitQueue, body: bytes, came: asyncio.Queue[bytes]) -> None:
-    await queue.publish(body, lane=Lane.LIVE)
+    await queue.publish(body, lane=LIVE)
     async with asyncio.timeout(NOTICED_WITHIN):
         while await came.get() != body:
             pass
@@ -77,14 +78,14 @@ async def test_a_lane_deleted_and_declared_again_within_a_second_goes_on(queue: 
     there: twice in five tries."""
     came: asyncio.Queue[bytes] = asyncio.Queue()
     consuming = asyncio.create_task(consume(queue, came))
-    [live] = [item for item in topology.declarations([]) if item.name == LIVE]
+    [live] = [item for item in topology.lanes(LIVE.route) if item.name == QUEUE]
     try:
         for round_ in range(4):
             await arrives(queue, b"before %d" % round_, came)
             async with await aio_pika.connect(queue._out._url) as other:
                 channel = await other.channel()
-                await channel.queue_delete(LIVE)
-                await channel.declare_queue(LIVE, durable=True, arguments=dict(live.arguments))
+                await channel.queue_delete(QUEUE)
+                await channel.declare_queue(QUEUE, durable=True, arguments=dict(live.arguments))
             await arrives(queue, b"after %d" % round_, came)
     finally:
         consuming.cancel()
@@ -99,8 +100,8 @@ async def test_a_consumer_timeout_that_strikes_is_named_in_the_log(
     set_timeout(own_rabbit, 1500, each=1000)
     queue = await RabbitQueue.open(url, look_after=1200)
     try:
-        await queue.publish(b"slow", lane=Lane.LIVE)
-        async with aclosing(queue.deliveries(Lane.LIVE, 4)) as deliveries:  # type: ignore[type-var]
+        await queue.publish(b"slow", lane=LIVE)
+        async with aclosing(queue.deliveries(LIVE, 4)) as deliveries:  # type: ignore[type-var]
             held = await anext(deliveries)
             again = await asyncio.wait_for(anext(deliveries), NOTICED_WITHIN)
             assert again.body == b"slow"

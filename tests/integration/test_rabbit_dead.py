@@ -9,16 +9,19 @@ import aio_pika
 import pytest
 
 from common.errors import QueueAway
-from common.queue.port import Lane
+from common.queue.port import Kind, Lane
 from common.queue.rabbitmq import RabbitQueue
 from common.queue.rabbitmq import declare as module
 from common.queue.sqlite import SqliteQueue
 from receiver.spool import Drainer, SpoolingPublisher, waiting
+from tests.lab.lanes import LIVE
 from tests.lab.rabbit import Broker, RabbitNode
 from tests.lab.until import until
 
 REVIVE = (Path(__file__).parents[2] / "deploy/rabbitmq/revive.erl").read_text()
 DEAD = "hookmirror.wait.3600s"
+NOBODYS = Lane("")
+"""What is put there declares no queue after that one."""
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -36,7 +39,7 @@ async def new_rabbit(rabbit: Broker, tmp_path: Path) -> AsyncIterator[RabbitNode
 
 async def confirmed(queue: RabbitQueue, delay: float = 3600) -> bool:
     try:
-        await queue.publish(b"x", lane=Lane.LIVE, delay=delay)
+        await queue.publish(b"x", lane=LIVE, delay=delay)
     except QueueAway:
         return False
     return True
@@ -56,7 +59,7 @@ async def test_a_broker_killed_in_the_second_of_the_first_start_brings_every_que
     new_rabbit: RabbitNode,
 ) -> None:
     queue = await RabbitQueue.open(new_rabbit.url, look_after=1200)
-    await queue.publish(b"kept", lane=Lane.LIVE)
+    await queue.publish(b"kept", lane=LIVE)
     new_rabbit.kill()
     await queue.close()
     new_rabbit.start()
@@ -64,9 +67,9 @@ async def test_a_broker_killed_in_the_second_of_the_first_start_brings_every_que
     try:
         for delay in (0, *queue._rungs):
             await until(partial(confirmed, queue, delay), f"the queue of the wait {delay} confirms", 60)
-        await queue.bury(b"x", lane=Lane.LIVE, why="no")
+        await queue.bury(b"x", lane=LIVE, why="no")
         counts = await queue.counts()
-        assert counts.ready[Lane.LIVE] + counts.waiting >= 2 + len(queue._rungs)
+        assert counts.ready[Kind.LIVE] + counts.waiting >= 2 + len(queue._rungs)
     finally:
         await queue.close()
 
@@ -81,7 +84,7 @@ async def test_a_dead_queue_is_named_and_one_command_brings_back_what_it_had_con
     with monkeypatch.context() as patch:
         patch.setattr(module, "_last", nothing)
         queue = await RabbitQueue.open(new_rabbit.url, look_after=1200)
-        await queue.publish(b"kept", lane=Lane.LIVE, delay=3600)
+        await queue.publish(b"kept", lane=NOBODYS, delay=3600)
         new_rabbit.kill()
         await queue.close()
     new_rabbit.start()
@@ -90,7 +93,7 @@ async def test_a_dead_queue_is_named_and_one_command_brings_back_what_it_had_con
 
         async def named() -> bool:
             with pytest.raises(QueueAway):
-                await queue.publish(b"not confirmed", lane=Lane.LIVE, delay=3600)
+                await queue.publish(b"not confirmed", lane=NOBODYS, delay=3600)
             return (await queue.counts()).silent == (DEAD,)
 
         await until(named, "the dead queue is named", 90)
@@ -98,7 +101,7 @@ async def test_a_dead_queue_is_named_and_one_command_brings_back_what_it_had_con
         assert "revive.erl" in caplog.text
         with pytest.raises(QueueAway, match=f"{DEAD} takes nothing"):
             await queue.check()
-        await queue.publish(b"x", lane=Lane.LIVE)
+        await queue.publish(b"x", lane=LIVE)
         new_rabbit.control("eval", REVIVE)
 
         await until(partial(confirmed, queue), "the queue confirms again", 90)
@@ -117,13 +120,13 @@ async def test_the_spool_takes_hooks_while_the_live_queue_is_dead_and_gives_them
     publisher = SpoolingPublisher(queue, spool)
     draining = asyncio.create_task(Drainer(queue, spool, publisher).run())
     try:
-        await publisher.publish(b"before", lane=Lane.LIVE)
-        new_rabbit.control("eval", "ra:stop_server(quorum_queues, {'%2F_hookmirror.live', node()}).")
-        await publisher.publish(b"meanwhile", lane=Lane.LIVE)
+        await publisher.publish(b"before", lane=LIVE)
+        new_rabbit.control("eval", "ra:stop_server(quorum_queues, {'%2F_hookmirror.live.r', node()}).")
+        await publisher.publish(b"meanwhile", lane=LIVE)
         assert await waiting(spool) == 1
 
         async def named() -> bool:
-            return (await queue.counts()).silent == ("hookmirror.live",)
+            return (await queue.counts()).silent == ("hookmirror.live.r",)
 
         await until(named, "the dead queue is named", 90)
         new_rabbit.control("eval", REVIVE)
@@ -132,7 +135,7 @@ async def test_the_spool_takes_hooks_while_the_live_queue_is_dead_and_gives_them
             return await waiting(spool) == 0
 
         await until(drained, "the spool is empty again", 120)
-        assert {b"before", b"meanwhile"} <= set(await held(new_rabbit, "hookmirror.live"))
+        assert {b"before", b"meanwhile"} <= set(await held(new_rabbit, "hookmirror.live.r"))
     finally:
         draining.cancel()
         await asyncio.wait([draining])

@@ -8,8 +8,9 @@ import pytest
 
 from common.errors import QueueAway
 from common.queue import topology
-from common.queue.port import Lane
+from common.queue.port import Kind
 from common.queue.rabbitmq import RabbitQueue
+from tests.lab.lanes import LIVE
 from tests.lab.rabbit import RabbitNode
 from tests.lab.until import until
 
@@ -75,12 +76,12 @@ async def test_a_broker_that_makes_no_more_queues_is_away_and_no_other_holder(
 
 async def test_a_refusal_leaves_publishing_and_counting_alone(queue: RabbitQueue) -> None:
     key = str(uuid.uuid4())
-    channel = await queue._out.channel(topology.lane_queue(Lane.LIVE))
+    channel = await queue._out.channel(topology.lane_queue(LIVE))
     for holder, told in (("a", True), ("b", False), ("c", False)):
         assert await first(queue, key, holder) is told
-        await queue.publish(b"x", lane=Lane.LIVE)
-    assert (await queue._out.channel(topology.lane_queue(Lane.LIVE))) is channel
-    assert (await queue.counts()).ready[Lane.LIVE] == 3
+        await queue.publish(b"x", lane=LIVE)
+    assert (await queue._out.channel(topology.lane_queue(LIVE))) is channel
+    assert (await queue.counts()).ready[Kind.LIVE] == 3
 
 
 async def test_a_holder_who_asks_with_another_time_is_not_taken_for_somebody_else(queue: RabbitQueue) -> None:

@@ -16,12 +16,12 @@ from common.admin import sample
 from common.errors import ConfigError, QueueAway
 from common.metrics import Metrics
 from common.queue import open_queue
-from common.queue.port import Lane
 from common.queue.rabbitmq import RabbitQueue
 from common.queue.sqlite import SqliteQueue
 from console import cli
 from receiver.ready import WAITING, Readiness
 from receiver.spool import SpoolingPublisher
+from tests.lab.lanes import LIVE
 from tests.lab.rabbit import Broker, RabbitNode
 from tests.lab.until import until
 
@@ -278,6 +278,6 @@ async def test_an_api_that_does_not_tell_is_named_and_keeps_nobody_from_starting
     try:
         assert "queue.management_url" in caplog.text
         caplog.set_level(logging.WARNING)
-        await queue.publish(b"x", lane=Lane.LIVE)
+        await queue.publish(b"x", lane=LIVE)
     finally:
         await queue.close()

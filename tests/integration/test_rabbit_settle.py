@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from common.queue.port import Lane, Retry
+from common.queue.port import Retry
 from common.queue.rabbitmq import RabbitQueue
+from tests.lab.lanes import LIVE
 from tests.lab.rabbit import RabbitNode
 from tests.lab.until import until
 
@@ -18,8 +19,8 @@ async def test_a_retry_is_there_once_when_a_silent_broker_goes_on(
     await own_rabbit.wipe()
     queue = await RabbitQueue.open(own_rabbit.url, look_after=1200)
     try:
-        await queue.publish(b"x", lane=Lane.LIVE)
-        deliveries = queue.deliveries(Lane.LIVE, 1)  # kept: once collected it would give the delivery back
+        await queue.publish(b"x", lane=LIVE)
+        deliveries = queue.deliveries(LIVE, 1)  # kept: once collected it would give the delivery back
         delivery = await anext(deliveries)
         own_rabbit.pause()
         try:

@@ -9,8 +9,8 @@ import pytest
 from common.backoff import RUNGS
 from common.errors import QueueAway
 from common.queue import topology
-from common.queue.port import Lane
 from common.queue.rabbitmq import RabbitQueue
+from tests.lab.lanes import LIVE
 from tests.lab.rabbit import RabbitNode
 from tests.lab.until import until
 
@@ -24,7 +24,7 @@ async def refusal(url: str) -> str:
     queue = RabbitQueue(url, 1200)
     try:
         with pytest.raises(QueueAway) as refused:
-            await queue.publish(b"x", lane=Lane.LIVE)
+            await queue.publish(b"x", lane=LIVE)
     finally:
         await queue.close()
     return str(refused.value)
@@ -57,7 +57,7 @@ async def test_why_the_broker_closed_a_consumers_connection_is_in_the_log(
     caplog.set_level(logging.WARNING)
 
     async def consume() -> None:
-        async for _ in queue.deliveries(Lane.LIVE, 1):
+        async for _ in queue.deliveries(LIVE, 1):
             pass
 
     consuming = asyncio.create_task(consume())
@@ -85,7 +85,7 @@ async def test_the_loss_of_all_connections_is_one_line_with_the_brokers_words(
 ) -> None:
     queue = await RabbitQueue.open(await own_rabbit.wipe(), look_after=1200)
     try:
-        await queue.publish(b"x", lane=Lane.LIVE)  # so that two connections are there
+        await queue.publish(b"x", lane=LIVE)  # so that two connections are there
         own_rabbit.control("close_all_connections", "operator says so")
 
         async def told() -> bool:
@@ -93,7 +93,7 @@ async def test_the_loss_of_all_connections_is_one_line_with_the_brokers_words(
 
         await until(told, "the log has the broker's words", 60)
         await queue.counts()
-        await queue.publish(b"x", lane=Lane.LIVE)
+        await queue.publish(b"x", lane=LIVE)
         assert ours(caplog, "operator says so") == 1
     finally:
         await queue.close()
@@ -112,11 +112,11 @@ async def test_an_alarm_is_in_the_log_and_in_the_reason_and_so_is_its_end(
         return False
 
     try:
-        await queue.publish(b"x", lane=Lane.LIVE)
+        await queue.publish(b"x", lane=LIVE)
         own_rabbit.control("set_vm_memory_high_watermark", "0.0001")
         for _ in range(2):
             with pytest.raises(QueueAway, match=low):
-                await queue.publish_all([b"x"], lane=Lane.LIVE)
+                await queue.publish_all({LIVE: [b"x"]})
         with pytest.raises(QueueAway, match=low):
             await queue.check()
         assert ours(caplog, low) == 1
@@ -134,14 +134,14 @@ async def test_a_broker_that_is_killed_while_it_takes_nothing_is_asked_again(own
 
     async def taken() -> bool:
         with suppress(QueueAway):
-            await queue.publish(b"x", lane=Lane.LIVE)
+            await queue.publish(b"x", lane=LIVE)
             return True
         return False
 
     try:
         own_rabbit.control("set_vm_memory_high_watermark", "0.0001")
         with pytest.raises(QueueAway, match="takes nothing now"):
-            await queue.publish(b"x", lane=Lane.LIVE)
+            await queue.publish(b"x", lane=LIVE)
         own_rabbit.kill()
         await asyncio.to_thread(own_rabbit.start)
         await until(taken, "messages are taken again", 60)
@@ -149,17 +149,17 @@ async def test_a_broker_that_is_killed_while_it_takes_nothing_is_asked_again(own
         await queue.close()
 
 
-@pytest.mark.parametrize("name", ["hookmirror.live", topology.wait_queue(RUNGS[0])])
+@pytest.mark.parametrize("name", [topology.lane_queue(LIVE), topology.wait_queue(RUNGS[0])])
 async def test_a_queue_deleted_under_a_running_process_is_named_and_made_again(
     own_rabbit: RabbitNode, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    queue = await RabbitQueue.open(await own_rabbit.wipe(), look_after=1200)
+    queue = await RabbitQueue.open(await own_rabbit.wipe(), look_after=1200, routes=[LIVE.route])
     try:
         own_rabbit.control("delete_queue", name)
         with pytest.raises(QueueAway):
             await queue.counts()
         assert ours(caplog, f"RabbitMQ has lost {name} ") == 1
         await queue.counts()
-        await queue.publish(b"x", lane=Lane.LIVE)
+        await queue.publish(b"x", lane=LIVE)
     finally:
         await queue.close()

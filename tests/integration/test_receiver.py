@@ -22,7 +22,7 @@ from yarl import URL
 from common.errors import ConfigError, QueueAway
 from common.metrics import Metrics
 from common.queue.memory import MemoryQueue
-from common.queue.port import Counts, Lane
+from common.queue.port import Counts, Kind, Lane
 from common.service import Program
 from common.settings import Settings
 from common.task import Claim, Task
@@ -229,7 +229,7 @@ async def test_a_record_is_queued_as_a_task(receiver: Receiver) -> None:
     assert (task.route, task.key, task.claim) == ("plain", "some-file-to-bucket", Claim.CREATED)
     assert (task.etag, task.event) == ("aed563ecafb4bcc5654c597a421547b2", "s3:ObjectCreated:Put")
     assert before <= task.received <= time.time()
-    assert (await receiver.queue.counts()).ready[Lane.LIVE] == 1
+    assert (await receiver.queue.counts()).ready[Kind.LIVE] == 1
 
 
 async def test_the_answer_comes_only_after_every_record_is_durable() -> None:
@@ -622,7 +622,7 @@ async def test_hooks_in_hand_are_answered_after_a_stop() -> None:
         queue.confirm.set()
         assert (await posting).status == 200
         await server.ended()
-    assert (await queue.counts()).ready[Lane.LIVE] == 1
+    assert (await queue.counts()).ready[Kind.LIVE] == 1
 
 
 async def test_a_port_that_is_taken_is_an_error_of_the_configuration(receiver: Receiver) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from common.queue.port import Lane
+from common.queue.port import Kind, Lane
 from common.queue.sqlite import SqliteQueue
 from common.settings import PREFIX
 from common.task import Claim, Stack, Task
 from console import cli
 from console import routes as command
+from tests.lab.lanes import BULK, LIVE
 
 CONFIG = """\
 [queue]
@@ -62,7 +63,7 @@ def with_queue(call: Callable[[SqliteQueue], Awaitable[Any]]) -> Any:
     return asyncio.run(once())
 
 
-def dead(*tasks: Task, lane: Lane = Lane.LIVE, why: str = WHY) -> None:
+def dead(*tasks: Task, lane: Lane = LIVE, why: str = WHY) -> None:
     async def bury(queue: SqliteQueue) -> None:
         for task in tasks:
             await queue.bury(task.encode(), lane=lane, why=why)
@@ -76,9 +77,9 @@ def ready() -> list[tuple[Lane, Task]]:
     async def take(queue: SqliteQueue) -> list[tuple[Lane, Task]]:
         counts = await queue.counts()
         found = []
-        for lane in Lane:
+        for lane, depth in counts.lanes.items():
             deliveries = queue.deliveries(lane, 100)
-            for _ in range(counts.ready.get(lane, 0)):
+            for _ in range(depth.ready):
                 found.append((lane, Task.decode((await anext(deliveries)).body)))
             await deliveries.aclose()  # type: ignore[attr-defined]
         return found
@@ -103,11 +104,11 @@ def photo(number: int, route: str = "old", **more: Any) -> Task:
 
 def test_the_tasks_of_a_renamed_route_go_on_under_its_new_name() -> None:
     dead(photo(1, doubt=True), photo(2))
-    dead(photo(3), lane=Lane.BULK, why="Refused: too large")
+    dead(photo(3), lane=BULK, why="Refused: too large")
     dead(photo(4, "other"), Task(route="old", key="s", stack=Stack(id="1", name="s", status="X")))
     told = json.loads(run("status", "--json").stdout)
     assert told["unknown_routes"] == {"old": 4, "other": 1}
-    assert 'Unknown route "old": 4 of the dead letters' in run("status").stdout
+    assert 'Unknown route "old": 4 tasks' in run("status").stdout
     result = run("routes", "adopt", "old", "new", "--yes")
     assert result.exit_code == 0, result.output
     assert "to adopt: 3 of 5 dead letters" in result.output
@@ -115,9 +116,9 @@ def test_the_tasks_of_a_renamed_route_go_on_under_its_new_name() -> None:
     assert sorted(left()) == ["old", "other"]
     taken = ready()
     assert {(lane, task.key) for lane, task in taken} == {
-        (Lane.LIVE, "photos/1"),
-        (Lane.LIVE, "photos/2"),
-        (Lane.BULK, "photos/3"),
+        (Lane("new"), "photos/1"),
+        (Lane("new"), "photos/2"),
+        (Lane("new", Kind.BULK), "photos/3"),
     }
     assert {(task.route, task.claim, task.received) for _, task in taken} == {("new", Claim.REMOVED, 1.5)}
     assert [task.doubt for _, task in taken if task.key == "photos/1"] == [True]
@@ -152,14 +153,14 @@ def test_many_are_moved_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_tasks_that_wait_are_told_of_and_come_after_their_wait() -> None:
     def publish(delay: float) -> None:
-        with_queue(lambda queue: queue.publish(photo(2).encode(), lane=Lane.LIVE, delay=delay))
+        with_queue(lambda queue: queue.publish(photo(2).encode(), lane=Lane("old"), delay=delay))
 
     dead(photo(1))
     assert "for a retry" not in run("routes", "adopt", "old", "new", "--dry-run").stdout
     publish(3600)
     later = (
-        "Tasks of all routes that wait for a retry or a re-check: 1. Those of old become dead letters when "
-        "their time comes, within 60 minutes: run this again then."
+        "Tasks of old that wait for a retry or a re-check: 1. Those of old come to its queue when their time "
+        "comes, within 60 minutes: run this again then."
     )
     assert run("routes", "adopt", "old", "new", "--dry-run").stdout.count(later) == 1
     counted = json.loads(run("routes", "adopt", "old", "new", "--dry-run", "--json").stdout)
@@ -183,3 +184,46 @@ def test_a_wrong_name_is_one_sentence_and_moves_nothing(old: str, new: str, said
     assert result.exit_code != 0
     assert said in str(result.exception)
     assert left() == ["old"]
+
+
+def queued(*tasks: Task, kind: Kind = Kind.LIVE) -> None:
+    async def publish(queue: SqliteQueue) -> None:
+        for task in tasks:
+            await queue.publish(task.encode(), lane=Lane(task.route, kind))
+
+    with_queue(publish)
+
+
+def test_tasks_that_are_ready_in_the_queues_of_a_renamed_route_go_along() -> None:
+    queued(photo(1), photo(2))
+    queued(photo(3), kind=Kind.BULK)
+    dead(photo(4))
+    told = json.loads(run("status", "--json").stdout)
+    assert told["unknown_routes"] == {"old": 4}
+    counted = json.loads(run("routes", "adopt", "old", "new", "--dry-run", "--json").stdout)
+    assert (counted["would_adopt"], counted["would_move"]) == (1, 3)
+    done = json.loads(run("routes", "adopt", "old", "new", "--yes", "--json").stdout)
+    assert (done["adopted"], done["moved"]) == (1, 3)
+    assert {(lane, task.key, task.route) for lane, task in ready()} == {
+        (Lane("new"), "photos/1", "new"),
+        (Lane("new"), "photos/2", "new"),
+        (Lane("new", Kind.BULK), "photos/3", "new"),
+        (Lane("new"), "photos/4", "new"),
+    }
+    assert left() == []
+
+
+def test_what_cannot_go_along_stays_where_it_is_and_is_told() -> None:
+    queued(photo(1), Task(route="old", key="s", stack=Stack(id="1", name="s", status="X")))
+    done = json.loads(run("routes", "adopt", "old", "new", "--yes", "--json").stdout)
+    assert (done["moved"], done["stayed"]) == (1, 1)
+    assert "1 tasks stayed in the queue of OLD" in run("routes", "adopt", "old", "new", "--yes").stdout
+    assert left() == []
+    assert run("routes", "adopt", "old", "stacks", "--yes").exit_code == 0
+    assert {lane for lane, _ in ready()} == {Lane("new"), Lane("stacks")}
+
+
+def test_nobodys_lane_cannot_be_adopted() -> None:
+    result = run("routes", "adopt", "", "new", "--yes")
+    assert result.exit_code != 0
+    assert "OLD is empty" in str(result.exception)

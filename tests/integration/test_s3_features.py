@@ -14,7 +14,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from common.queue.memory import MemoryQueue
-from common.queue.port import Lane
+from common.queue.port import Kind, Lane
 from common.routes import RouteSettings
 from common.settings import Settings
 from common.tables import StoreSettings
@@ -102,14 +102,14 @@ class World:
         """Let a hook tell of `event`, and do what follows; return how each attempt ended."""
         record = {"eventName": event, "s3": {"bucket": {"name": self.source}, "object": {"key": key}}}
         for task in Routing([self.route], self.settings.stores).tasks(parse(record), self.now):
-            await self.queue.publish(task.encode(), lane=Lane.LIVE)
+            await self.queue.publish(task.encode(), lane=Lane(task.route))
         return await self.work()
 
     async def work(self) -> list[Action | str]:
         """Do what is due."""
         before = len(self.seen)
-        async with aclosing(self.queue.deliveries(Lane.LIVE, 100)) as deliveries:  # type: ignore[type-var]
-            while (await self.queue.counts()).ready[Lane.LIVE]:
+        async with aclosing(self.queue.deliveries(Lane(self.route.id), 100)) as deliveries:  # type: ignore[type-var]
+            while (await self.queue.counts()).ready[Kind.LIVE]:
                 await self.attempt(await anext(deliveries))
         return [end(attempted) for attempted in self.seen[before:]]
 

@@ -18,6 +18,7 @@ from receiver import program
 from receiver import spool as spooling
 from receiver.spool import Drainer, SpoolingPublisher, waiting
 from tests.integration.test_receiver import SETTINGS, of, record, serving, taken
+from tests.lab.lanes import BULK, LIVE
 from tests.lab.until import until
 
 
@@ -92,8 +93,8 @@ async def empty(spool: SqliteQueue) -> bool:
 async def test_while_the_queue_is_there_the_spool_stays_empty(
     broker: Broker, file: SqliteQueue, publisher: SpoolingPublisher
 ) -> None:
-    await publisher.publish(b"a", lane=Lane.LIVE)
-    await publisher.bury(b"b", lane=Lane.LIVE, why="Unreadable")
+    await publisher.publish(b"a", lane=LIVE)
+    await publisher.bury(b"b", lane=LIVE, why="Unreadable")
     assert await empty(file)
     assert (broker.bodies(), len(broker._dead), publisher.spooled) == ([b"a"], 1, 0)
 
@@ -103,8 +104,8 @@ async def test_what_the_queue_does_not_take_is_in_the_spool_when_publish_returns
     broker: Broker, publisher: SpoolingPublisher, tmp_path: Path, fault: Exception
 ) -> None:
     broker.fault = fault
-    await publisher.publish(b"a", lane=Lane.LIVE)
-    await publisher.bury(b"b", lane=Lane.LIVE, why="Unreadable")
+    await publisher.publish(b"a", lane=LIVE)
+    await publisher.bury(b"b", lane=LIVE, why="Unreadable")
     with sqlite3.connect(tmp_path / "spool.db") as db:  # as another process sees it: committed
         assert db.execute("SELECT body, dead FROM message ORDER BY id").fetchall() == [(b"a", 0), (b"b", 1)]
     assert publisher.spooled == 2
@@ -115,9 +116,9 @@ async def test_a_silent_queue_costs_the_first_hook_a_second_and_the_next_nothing
 ) -> None:
     broker.talks.clear()
     async with asyncio.timeout(1.9):
-        await publisher.publish(b"a", lane=Lane.LIVE)
+        await publisher.publish(b"a", lane=LIVE)
     assert broker.asked == 1
-    await asyncio.gather(*(publisher.publish(b"%d" % n, lane=Lane.LIVE) for n in range(100)))
+    await asyncio.gather(*(publisher.publish(b"%d" % n, lane=LIVE) for n in range(100)))
     assert broker.asked == 1
     assert await waiting(file) == 101
 
@@ -126,12 +127,12 @@ async def test_a_queue_that_failed_is_asked_again_after_a_while(broker: Broker, 
     now = 0.0
     publisher = SpoolingPublisher(broker, file, clock=lambda: now)
     broker.fault = AWAY
-    await publisher.publish(b"a", lane=Lane.LIVE)
+    await publisher.publish(b"a", lane=LIVE)
     broker.fault = None
-    await publisher.publish(b"b", lane=Lane.LIVE)
+    await publisher.publish(b"b", lane=LIVE)
     assert (publisher.away, broker.bodies()) == (True, [])
     now += spooling.AVOID
-    await publisher.publish(b"c", lane=Lane.LIVE)
+    await publisher.publish(b"c", lane=LIVE)
     assert (publisher.away, broker.bodies()) == (False, [b"c"])
 
 
@@ -143,7 +144,7 @@ async def test_when_neither_takes_a_record_nothing_is_acknowledged(
     monkeypatch.setattr(publisher, "_spool", full)
     broker.fault = AWAY
     with pytest.raises(QueueAway, match="disk is full"):
-        await publisher.publish(b"a", lane=Lane.LIVE)
+        await publisher.publish(b"a", lane=LIVE)
     assert publisher.spooled == 0
 
 
@@ -153,8 +154,8 @@ async def test_the_drainer_finds_out_that_the_queue_is_back_and_moves_everything
     broker.fault = AWAY
     bodies = [b"%03d" % n for n in range(200)]
     for body in bodies:
-        await publisher.publish(body, lane=Lane.LIVE)
-    await publisher.bury(b"no event", lane=Lane.LIVE, why="Unreadable: so")
+        await publisher.publish(body, lane=LIVE)
+    await publisher.bury(b"no event", lane=LIVE, why="Unreadable: so")
     asked = broker.asked
     await until(lambda: broker.asked > asked + 3, "the drainer probes")
     assert await waiting(file) == 201
@@ -171,7 +172,7 @@ async def test_a_wait_of_any_length_makes_no_record_suspect(
     broker: Broker, file: SqliteQueue, publisher: SpoolingPublisher, drainer: Drainer, tmp_path: Path
 ) -> None:
     broker.fault = AWAY
-    await publisher.publish(b"a", lane=Lane.LIVE)
+    await publisher.publish(b"a", lane=LIVE)
     asked = broker.asked
     await until(lambda: broker.asked > asked + 10, "the drainer has tried it often")
     with sqlite3.connect(tmp_path / "spool.db") as db:
@@ -190,9 +191,9 @@ async def test_what_receivers_died_with_too_often_is_still_a_task_for_a_worker(
 async def test_other_dead_letters_keep_their_reason(
     broker: Broker, file: SqliteQueue, drainer: Drainer
 ) -> None:
-    await file.bury(b"a", lane=Lane.BULK, why="Unreadable")
+    await file.bury(b"a", lane=BULK, why="Unreadable")
     await until(lambda: empty(file), "the spool is drained")
-    assert [(letter.why, letter.lane) for letter in await broker.buried(10)] == [("Unreadable", Lane.BULK)]
+    assert [(letter.why, letter.lane) for letter in await broker.buried(10)] == [("Unreadable", BULK)]
     assert Bury("Unreadable").why != KILLER
 
 
@@ -201,7 +202,7 @@ async def test_a_drainer_that_ends_in_the_middle_leaves_the_rest_to_the_next(
 ) -> None:
     broker.fault = AWAY
     for n in range(100):
-        await publisher.publish(b"%02d" % n, lane=Lane.LIVE)
+        await publisher.publish(b"%02d" % n, lane=LIVE)
     broker.fault = None
     broker.talks.clear()
     first = await SqliteQueue.open(tmp_path / "spool.db")
@@ -229,14 +230,14 @@ async def test_a_spool_that_fails_meanwhile_is_waited_out(
         raise QueueAway("the queue file cannot be written")
 
     broker.fault = AWAY
-    await publisher.publish(b"a", lane=Lane.LIVE)
+    await publisher.publish(b"a", lane=LIVE)
     with monkeypatch.context() as patch:
         patch.setattr(file, "settle", full)
         patch.setattr(file, "buried", full)
         asked = broker.asked
         await until(lambda: broker.asked > asked, "the drainer has tried it")
     broker.fault = None
-    await publisher.publish(b"b", lane=Lane.LIVE)
+    await publisher.publish(b"b", lane=LIVE)
     await until(lambda: b"b" in broker.bodies(), "the drainer goes on")
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -17,11 +18,12 @@ import pytest
 
 from common.errors import ConfigError, LostDelivery, QueueAway
 from common.queue import open_queue
-from common.queue.port import Bury, Counts, Done, Lane, Retry
+from common.queue.port import Bury, Counts, Done, Kind, Lane, Retry
 from common.queue.sqlite import SqliteQueue, database
 from common.queue.sqlite.queue import LEASE
 from tests.contract.test_queue import nothing_comes, seen, take
 from tests.lab.clock import Clock
+from tests.lab.lanes import BULK, LIVE
 
 OLD = """
 CREATE TABLE message (
@@ -84,10 +86,10 @@ class Machine:
 async def test_a_reboot_hides_nothing_and_no_wait_ends_sooner_for_it(path: Path) -> None:
     machine = Machine()
     queue = await SqliteQueue.open(path, clock=machine)
-    await queue.publish(b"fresh", lane=Lane.LIVE)
-    await queue.publish(b"held", lane=Lane.LIVE)
+    await queue.publish(b"fresh", lane=LIVE)
+    await queue.publish(b"held", lane=LIVE)
     [_] = await take(queue, 1)
-    await queue.publish(b"later", lane=Lane.BULK, delay=1200)
+    await queue.publish(b"later", lane=BULK, delay=1200)
     machine.now += 100
     await queue.counts()
     machine.now = 40.0  # another boot; the first process has no time to say good-bye
@@ -97,7 +99,7 @@ async def test_a_reboot_hides_nothing_and_no_wait_ends_sooner_for_it(path: Path)
     machine.now += 1200 - 100 - 40 - 1  # the boot has taken those 40 s at least
     assert (await after.counts()).waiting == 1
     machine.now += 2
-    assert (await after.counts()).ready[Lane.BULK] == 1
+    assert (await after.counts()).ready[Kind.BULK] == 1
     await after.close()
     await queue.close()
 
@@ -110,7 +112,7 @@ async def test_every_process_goes_by_the_same_time_after_a_reboot(path: Path) ->
     first = await SqliteQueue.open(path, clock=machine)
     machine.now = 100.0
     second = await SqliteQueue.open(path, clock=machine)
-    await first.publish(b"x", lane=Lane.LIVE)
+    await first.publish(b"x", lane=LIVE)
     [held] = await take(first, 1)
     machine.now += 14
     assert await nothing_comes(second, 0.5)
@@ -129,7 +131,7 @@ async def test_letters_stay_in_the_order_of_their_burial_when_the_wall_clock_is_
     wall = time.time
     for number in range(3):
         monkeypatch.setattr(time, "time", lambda back=3600 * number: wall() - back)
-        await queue.publish(b"%d" % number, lane=Lane.LIVE)
+        await queue.publish(b"%d" % number, lane=LIVE)
         [delivery] = await take(queue, 1)
         await queue.settle(delivery, Bury("never"))
     assert [letter.body for letter in await queue.buried(10)] == [b"0", b"1", b"2"]
@@ -170,11 +172,11 @@ every_way = pytest.mark.parametrize("take_away", [delete, delete_all, rename, re
 async def test_nothing_is_confirmed_that_went_into_a_file_without_its_name(
     queue: SqliteQueue, path: Path, take_away: Callable[[Path], None]
 ) -> None:
-    await queue.publish(b"before", lane=Lane.LIVE)
+    await queue.publish(b"before", lane=LIVE)
     take_away(path)
     with pytest.raises(QueueAway, match=r"queue\.db: the file was deleted or replaced"):
-        await queue.publish(b"refused", lane=Lane.LIVE)
-    await queue.publish(b"after", lane=Lane.LIVE)
+        await queue.publish(b"refused", lane=LIVE)
+    await queue.publish(b"after", lane=LIVE)
     assert b"after" in bodies(path)
     assert b"before" in bodies(path), "what was in hand is brought over"
 
@@ -185,16 +187,16 @@ async def test_what_was_in_the_file_is_brought_over_once_by_all_who_had_it_open(
 ) -> None:
     queues = [await SqliteQueue.open(path) for _ in range(3)]
     for number in range(4):
-        await queues[0].publish(b"%d" % number, lane=Lane.LIVE)
+        await queues[0].publish(b"%d" % number, lane=LIVE)
     await take(queues[1], 1)
-    await queues[0].publish(b"later", lane=Lane.BULK, delay=600)
-    await queues[0].bury(b"dead", lane=Lane.LIVE, why="no task")
+    await queues[0].publish(b"later", lane=BULK, delay=600)
+    await queues[0].bury(b"dead", lane=LIVE, why="no task")
     assert await queues[0].first("mark", "a", at=1000, within=60)
     take_away(path)
     ends = await asyncio.gather(*(queue.counts() for queue in queues), return_exceptions=True)
     assert [type(end) for end in ends] == [QueueAway] * 3
     for queue in queues:
-        assert await queue.counts() == Counts({Lane.LIVE: 3, Lane.BULK: 0}, waiting=1, held=1, dead=1)
+        assert told(await queue.counts()) == ({LIVE: 3}, 1, 1, 1)
         assert not await queue.first("mark", "b", at=1000, within=60)
     for queue in queues:
         await queue.close()
@@ -205,13 +207,13 @@ async def test_a_file_that_cannot_be_made_anew_is_asked_for_until_it_can(tmp_pat
     folder = tmp_path / "data"
     folder.mkdir()
     queue = await SqliteQueue.open(folder / "queue.db")
-    await queue.publish(b"before", lane=Lane.LIVE)
+    await queue.publish(b"before", lane=LIVE)
     folder.rename(tmp_path / "elsewhere")
     for _ in range(2):
         with pytest.raises(QueueAway, match="no folder"):
-            await queue.publish(b"refused", lane=Lane.LIVE)
+            await queue.publish(b"refused", lane=LIVE)
     (tmp_path / "elsewhere").rename(folder)
-    await queue.publish(b"after", lane=Lane.LIVE)
+    await queue.publish(b"after", lane=LIVE)
     await queue.close()
     assert {b"before", b"after"} <= bodies(folder / "queue.db")
 
@@ -221,24 +223,24 @@ async def test_without_a_file_that_sqlite_keeps_beside_it_nothing_is_confirmed(
     path: Path, beside: str
 ) -> None:
     queue = await SqliteQueue.open(path)
-    await queue.publish(b"before", lane=Lane.LIVE)
+    await queue.publish(b"before", lane=LIVE)
     path.with_name(beside).unlink()
     for _ in range(2):
         with pytest.raises(QueueAway, match=r"queue\.db-wal or queue\.db-shm was deleted"):
-            await queue.publish(b"refused", lane=Lane.LIVE)
+            await queue.publish(b"refused", lane=LIVE)
     await queue.close()
     assert b"before" in bodies(path)
 
 
 async def test_what_lies_beside_a_file_that_is_gone_is_not_taken_for_the_new_ones(path: Path) -> None:
     queue = await SqliteQueue.open(path)
-    await queue.publish(b"before", lane=Lane.LIVE)
+    await queue.publish(b"before", lane=LIVE)
     delete(path)
     fresh = await SqliteQueue.open(path)  # another process, before the first one has noticed
-    await fresh.publish(b"fresh", lane=Lane.LIVE)
+    await fresh.publish(b"fresh", lane=LIVE)
     with pytest.raises(QueueAway, match="deleted or replaced"):
         await queue.counts()
-    assert (await fresh.counts()).ready[Lane.LIVE] == 2
+    assert (await fresh.counts()).ready[Kind.LIVE] == 2
     await queue.close()
     await fresh.close()
     assert bodies(path) == {b"before", b"fresh"}
@@ -283,9 +285,9 @@ async def test_a_file_of_an_older_version_is_brought_up_to_date_by_whoever_opens
     old_file(path, *changes)
     both = await asyncio.gather(SqliteQueue.open(path), SqliteQueue.open(path, create=False))
     for queue in both:
-        assert await queue.counts() == Counts({Lane.LIVE: 1, Lane.BULK: 0}, waiting=1, held=1, dead=2)
+        assert told(await queue.counts()) == ({Lane(""): 1}, 1, 1, 2)
         assert [letter.body for letter in await queue.buried(10)] == [b"first", b"second"]
-    [delivery] = await take(both[0], 1)
+    [delivery] = await take(both[0], 1, lane=Lane(""))
     assert (delivery.body, delivery.attempt, delivery.returned) == (b"ready", 1, 0)
     assert [await both[1].first("k", who, at=1000, within=60) for who in "aba"] == [True, False, True]
     for queue in both:
@@ -304,7 +306,7 @@ async def test_a_late_settle_takes_no_later_lease_away(path: Path) -> None:
     """The lease ran out, and the same process has taken the message again."""
     clock = Clock()
     queue = await SqliteQueue.open(path, clock=clock)
-    await queue.publish(b"x", lane=Lane.LIVE)
+    await queue.publish(b"x", lane=LIVE)
     [first] = await take(queue, 1)
     clock.now += 2 * LEASE
     [second] = await take(queue, 1)
@@ -335,16 +337,25 @@ def test_another_programs_database_is_not_touched(path: Path) -> None:
 # Depths and what they cost
 
 
-def truth(path: Path, now: float) -> Counts:
+Told = tuple[dict[Lane, int], int, int | None, int]
+
+
+def told(counts: Counts) -> Told:
+    """What is ready by lane, waiting, held and dead."""
+    ready = {lane: depth.ready for lane, depth in counts.lanes.items() if depth.ready}
+    return ready, counts.waiting, counts.held, counts.dead
+
+
+def truth(path: Path, now: float) -> Told:
     """Count the messages of a file that nobody has open, one by one."""
     with closing(sqlite3.connect(path)) as db:
         rows = db.execute("SELECT lane, dead, due > ?, holder IS NOT NULL FROM message", (now,)).fetchall()
     live = [row for row in rows if not row[1]]
-    return Counts(
-        {lane: sum(row[0] == lane and not row[2] for row in live) for lane in Lane},
-        waiting=sum(row[2] and not row[3] for row in live),
-        held=sum(row[2] and row[3] for row in live),
-        dead=len(rows) - len(live),
+    return (
+        dict(Counter(Lane.named(row[0]) for row in live if not row[2])),
+        sum(row[2] and not row[3] for row in live),
+        sum(row[2] and row[3] for row in live),
+        len(rows) - len(live),
     )
 
 
@@ -353,9 +364,9 @@ async def test_the_depths_told_are_those_of_the_messages_whatever_happens_to_the
     queue = await SqliteQueue.open(path, clock=machine)
     for round_ in range(6):
         for number in range(12):
-            lane = (Lane.LIVE, Lane.BULK)[number % 2]
+            lane = (LIVE, BULK)[number % 2]
             await queue.publish(b"x", lane=lane, delay=(number % 3) * 7.3)
-        for lane in Lane:
+        for lane in (LIVE, BULK):
             for number, delivery in enumerate(await take(queue, 2, lane=lane)):
                 verdicts = (Done("ok"), Retry(3, "again"), Bury("never"), None)
                 if (verdict := verdicts[(round_ + number) % 4]) is not None:
@@ -364,7 +375,7 @@ async def test_the_depths_told_are_those_of_the_messages_whatever_happens_to_the
         await queue.replay([letter.id for letter in letters[1::3]])
         await queue.drop([letter.id for letter in letters[2::3]])
         for _ in range(4):
-            assert await queue.counts() == truth(path, queue._now())
+            assert told(await queue.counts()) == truth(path, queue._now())
             machine.now += 1.37
     await queue.close()
 
@@ -372,7 +383,7 @@ async def test_the_depths_told_are_those_of_the_messages_whatever_happens_to_the
 AT_WORK = """
 import asyncio, random, sys
 from pathlib import Path
-from common.queue.port import Bury, Done, Lane, Retry
+from common.queue.port import Bury, Done, Kind, Lane, Retry
 from common.queue.sqlite import SqliteQueue
 
 async def work(queue, lane):
@@ -380,14 +391,14 @@ async def work(queue, lane):
         verdict = random.choice([Done("ok"), Retry(random.choice([0, 600]), "again"), Bury("never"), None])
         if verdict is not None:
             await queue.settle(delivery, verdict)
-        await queue.publish(b"x", lane=random.choice(list(Lane)), delay=random.choice([0, 0, 600]))
+        await queue.publish(b"x", lane=Lane("r", random.choice(list(Kind))), delay=random.choice([0, 0, 600]))
 
 async def main():
     queue = await SqliteQueue.open(Path(sys.argv[1]))
     for _ in range(40):
-        await queue.publish(b"x", lane=random.choice(list(Lane)))
+        await queue.publish(b"x", lane=Lane("r", random.choice(list(Kind))))
     print("at work", flush=True)
-    await asyncio.gather(*(work(queue, lane) for lane in Lane))
+    await asyncio.gather(*(work(queue, Lane("r", kind)) for kind in Kind))
 
 asyncio.run(main())
 """
@@ -405,11 +416,11 @@ async def test_the_depths_told_are_those_of_the_messages_after_a_kill(path: Path
         worker.kill()
         await worker.wait()
         queue = await SqliteQueue.open(path)
-        told = await queue.counts()
+        counts = await queue.counts()
         now = queue._now()
         await queue.close()
-        assert told == truth(path, now)
-        assert told.dead + told.waiting > 0
+        assert told(counts) == truth(path, now)
+        assert counts.dead + counts.waiting > 0
 
 
 def fill(path: Path, count: int, now: float) -> None:
@@ -440,7 +451,7 @@ async def steps(path: Path, call: Callable[[SqliteQueue], object]) -> int:
 
 
 async def one_task(queue: SqliteQueue) -> None:
-    await queue.publish(b"x", lane=Lane.LIVE)
+    await queue.publish(b"x", lane=LIVE)
     [delivery] = await take(queue, 1, limit=1)
     await queue.settle(delivery, Done("ok"))
 
@@ -491,7 +502,7 @@ def as_nobody() -> Iterator[None]:
 async def closed(path: Path) -> Path:
     """Make a queue with a thousand messages and close it."""
     queue = await SqliteQueue.open(path)
-    await asyncio.gather(*(queue.publish(b"%0300d" % n, lane=Lane.LIVE) for n in range(1000)))
+    await asyncio.gather(*(queue.publish(b"%0300d" % n, lane=LIVE) for n in range(1000)))
     await queue.close()
     return path
 
@@ -530,7 +541,7 @@ async def test_a_file_found_damaged_confirms_nothing_from_then_on(path: Path) ->
     with pytest.raises(QueueAway, match="damaged"):
         await queue._run(lambda db: db.execute("SELECT sum(length(body)) FROM message").fetchall())
     with pytest.raises(QueueAway, match="damaged"):
-        await queue.publish(b"x", lane=Lane.LIVE)
+        await queue.publish(b"x", lane=LIVE)
     await queue.close()
 
 
@@ -586,7 +597,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def publish_much(queue: SqliteQueue) -> None:
     """More than the -wal may have room left for."""
     for _ in range(20):
-        await queue.publish(bytes(20_000), lane=Lane.LIVE)
+        await queue.publish(bytes(20_000), lane=LIVE)
 
 
 def fill_up(disk: Path) -> Path:
@@ -600,13 +611,13 @@ def fill_up(disk: Path) -> Path:
 
 async def test_a_full_disk_confirms_nothing_and_is_gone_on_with_when_there_is_room(small_disk: Path) -> None:
     queue = await SqliteQueue.open(small_disk / "queue.db")
-    await queue.publish(b"before", lane=Lane.LIVE)
+    await queue.publish(b"before", lane=LIVE)
     [held] = await take(queue, 1)
     filler = fill_up(small_disk)
     with pytest.raises(QueueAway, match=f"the disk is full. Make room in {small_disk}"):
         await publish_much(queue)
     filler.unlink()
-    await queue.publish(b"after", lane=Lane.LIVE)
+    await queue.publish(b"after", lane=LIVE)
     await queue.settle(held, Done("ok"))
     await queue.close()
     assert b"after" in bodies(small_disk / "queue.db")
@@ -627,7 +638,7 @@ async def test_a_limit_on_the_size_of_files_is_named(path: Path) -> None:
             await publish_much(queue)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    await queue.publish(b"after", lane=Lane.LIVE)
+    await queue.publish(b"after", lane=LIVE)
     await queue.close()
 
 
@@ -637,8 +648,8 @@ async def test_a_file_that_another_program_locks_is_away(path: Path, monkeypatch
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(QueueAway, match="another process keeps it locked"):
-            await queue.publish(b"x", lane=Lane.LIVE)
-    await queue.publish(b"x", lane=Lane.LIVE)
+            await queue.publish(b"x", lane=LIVE)
+    await queue.publish(b"x", lane=LIVE)
     await queue.close()
 
 
@@ -654,7 +665,7 @@ async def test_what_went_wrong_is_said_once_and_so_is_its_end(
             with pytest.raises(QueueAway):
                 await queue.counts()
     await queue.counts()
-    await queue.publish(b"x", lane=Lane.LIVE)
+    await queue.publish(b"x", lane=LIVE)
     await queue.close()
     assert [line.levelname for line in caplog.records] == ["WARNING", "INFO"]
 

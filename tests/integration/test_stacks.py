@@ -31,6 +31,7 @@ from common.telemetry import Action, LineFormatter, as_json
 from demo.weed import free_ports
 from tests.integration.test_forward import KEYS, SECRETS, taking
 from tests.integration.test_receiver import Receiver, taken
+from tests.lab.lanes import LIVE
 from tests.lab.rabbit import RabbitNode
 from tests.lab.samples import raw, sample
 from tests.lab.until import until
@@ -300,7 +301,7 @@ async def test_what_came_longer_apart_than_the_window_runs_although_it_is_worked
     try:
         for id_, after in (("first", 0), ("again", 5), ("second", 3000), ("second again", 3299)):
             task = Task(id=id_, route=name, key="s", event=stack.status, stack=stack, received=began + after)
-            await queue.publish(task.encode(), lane=Lane.LIVE)
+            await queue.publish(task.encode(), lane=Lane(task.route))
         async with site.works(queue) as metrics:
             await until(lambda: ended(metrics, "executed") + ended(metrics, "skipped") == 4, "all are done")
         assert (site.calls(), ended(metrics, "skipped")) == (["first", "second"], 2)
@@ -340,7 +341,7 @@ class Marks:
 def job(*, held: bool = True) -> Job:
     stack = Stack(id=ID, name="s", status="CREATE_FAILED")
     task = Task(id="7", route="r", key="s", event="CREATE_FAILED", stack=stack, received=1000.5)
-    return Job(task, Route("r", None, None), 1, Lane.LIVE, lambda: held)
+    return Job(task, Route("r", None, None), 1, LIVE, lambda: held)
 
 
 async def carry(order: Order) -> Outcome:
@@ -381,7 +382,7 @@ async def test_a_task_whose_route_has_become_one_of_another_kind_is_kept_and_doe
         Task(route="objects", key="s", event=stack.status, stack=stack),
         Task(route="stacks", key="k", claim=Claim.REMOVED),
     ):
-        await queue.publish(task.encode(), lane=Lane.LIVE)
+        await queue.publish(task.encode(), lane=Lane(task.route))
 
     async def buried() -> bool:
         return (await queue.counts()).dead == 2

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from common.queue import open_queue
-from common.queue.port import Lane
 from common.task import Task
 from demo.weed import free_ports
+from tests.lab.lanes import LIVE
 from tests.lab.programs import Program
 from tests.lab.until import until
 
@@ -24,7 +24,7 @@ port = {metrics}
 [stores.away]
 endpoint = "http://127.0.0.1:{away}"
 access_key_id = "key"
-secret_access_key = "a secret"
+secret_access_key = "a-secret"
 [[routes]]
 name = "photos"
 source = "away:from"
@@ -47,7 +47,7 @@ async def test_a_paused_route_is_named_with_its_reason_and_asks_for_a_person(tmp
     config = tmp_path / "hookmirror.toml"
     config.write_text(CONFIG.format(folder=tmp_path, port=port, metrics=metrics, away=away))
     queue = await open_queue(f"sqlite:///{tmp_path}/queue.db", look_after=1200)
-    await queue.publish(Task(route="photos", key="a.jpg").encode(), lane=Lane.LIVE)
+    await queue.publish(Task(route="photos", key="a.jpg").encode(), lane=LIVE)
     await queue.close()
 
     code, text = await status(config, "--check")

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from common.errors import RouteDown, StoreAway, Throttled
-from common.queue.port import Lane
+from common.queue.port import Kind
 from common.task import Claim
 from tests.lab.world import D, World
 
@@ -62,7 +62,7 @@ class Turmoil:
         await self.world.tell(key, claim, etag=etag)
 
     async def work(self) -> None:
-        if self._chance(0.2) and (await self.world.queue.counts()).ready[Lane.LIVE]:
+        if self._chance(0.2) and (await self.world.queue.counts()).ready[Kind.LIVE]:
             await self.world.take()  # by a worker that dies with it
             await self.world.queue.close()
         if self._chance(0.5):

@@ -7,12 +7,13 @@ from email.utils import formatdate
 import pytest
 
 from common.errors import NotSupported
-from common.queue.port import Done, Lane, Retry
+from common.queue.port import Done, Retry
 from common.store.mark import PUT_WITHIN, Body, mark_for, origin_of
 from common.store.memory import MemoryReading
 from common.store.port import MARK
 from common.task import Claim, Task
 from common.telemetry import Action
+from tests.lab.lanes import LIVE
 from tests.lab.world import Spy, World
 from worker.plan import SETTLED
 
@@ -150,7 +151,7 @@ async def test_the_echo_of_a_removal_by_the_mirror_removes_nothing(both: Both, b
     async def at_once(verb: str, key: str) -> None:
         if verb == "delete":
             both.target.after = None
-            await both.queue.twin().publish(task.encode(), lane=Lane.LIVE)
+            await both.queue.twin().publish(task.encode(), lane=LIVE)
             await both.attempt(await both.take())
 
     both.target.after = at_once
@@ -368,4 +369,4 @@ async def _shuffle(both: Both, rng: random.Random) -> None:
     both.queue._messages.clear()
     rng.shuffle(bodies)
     for body in bodies:
-        await both.queue.twin().publish(body, lane=Lane.LIVE)
+        await both.queue.twin().publish(body, lane=LIVE)

@@ -19,16 +19,18 @@ from common.errors import (
     Throttled,
 )
 from common.queue.memory import MemoryQueue
-from common.queue.port import Bury, Delivery, Done, Lane, Retry, Verdict
+from common.queue.port import Bury, Delivery, Done, Kind, Lane, Retry, Verdict
 from common.store.mark import Body, mark_for, origin_of
 from common.store.memory import MemoryReading, MemoryStore
 from common.store.port import MARK, State
 from common.task import Claim, Task
 from common.telemetry import Action
+from tests.lab.lanes import BULK, LIVE
 from tests.lab.until import until
 from tests.lab.world import D, Gate, World
 from worker import mirror, writes
 from worker.attempt import Attempted, log_attempt
+from worker.fair import places
 from worker.plan import Deletes
 from worker.pool import Pool
 from worker.verdict import Outcome
@@ -213,7 +215,7 @@ async def test_a_missing_bucket_is_no_missing_object(world: World) -> None:
     "body", [b"", b"no task", b"\xff\x00", b'{"v": 2, "route": "r", "key": "k"}', bytes(range(256))]
 )
 async def test_a_body_that_is_no_task_is_buried_with_its_bytes(world: World, body: bytes) -> None:
-    await world.queue.publish(body, lane=Lane.LIVE)
+    await world.queue.publish(body, lane=LIVE)
     [verdict] = await world.work()
     assert isinstance(verdict, Bury)
     [letter] = await world.letters()
@@ -221,12 +223,17 @@ async def test_a_body_that_is_no_task_is_buried_with_its_bytes(world: World, bod
     assert letter.why.startswith("Unreadable: not a task")
 
 
-async def test_a_task_of_a_route_that_is_not_here_is_a_dead_letter_at_once(world: World) -> None:
-    await world.queue.publish(Task(route="to come", key="k").encode(), lane=Lane.LIVE)
-    [verdict] = await world.work()
-    assert isinstance(verdict, Bury)
-    [letter] = await world.letters()
-    assert letter.why.startswith('UnknownRoute: no route here is "to come"')
+@pytest.mark.parametrize("kind", Kind)
+async def test_a_task_in_a_lane_that_is_not_its_routes_goes_on_there_untried(
+    world: World, kind: Kind
+) -> None:
+    task = Task(route="to come", key="k")
+    await world.queue.publish(task.encode(), lane=Lane("", kind))
+    await world.attempt(await anext(world.queue.deliveries(Lane("", kind), 1)))
+    assert (await world.queue.counts()).besides(["r"]) == {"to come": 1}
+    moved = await anext(world.queue.deliveries(Lane("to come", kind), 1))
+    assert (Task.decode(moved.body), moved.attempt, moved.returned) == (task, 1, 0)
+    assert world.seen == []
 
 
 async def test_a_store_error_is_retried_and_buried_after_the_last_attempt(world: World) -> None:
@@ -431,8 +438,8 @@ async def test_every_end_of_an_attempt_is_one_log_line(caplog: pytest.LogCapture
     await world.target.bucket.write("gone", b"old", headers={}, metadata={})
     await world.tell("gone", REMOVED)
     await world.tell("absent", CREATED)
-    await world.queue.publish(b"no task", lane=Lane.LIVE)
-    await world.queue.publish(Task(route="unknown", key="k").encode(), lane=Lane.LIVE)
+    await world.queue.publish(b"no task", lane=LIVE)
+    await world.queue.publish(Task(route="unknown", key="k").encode(), lane=LIVE)
     await world.work()
     world.source.fail(Throttled("no turn", counts=False))
     await world.tell("k", CREATED)
@@ -469,11 +476,12 @@ async def test_settling_is_finished_even_when_the_pool_loses_patience(
     assert not world.queue.holds(delivery)
 
 
-LIMITS = {Lane.LIVE: 3, Lane.BULK: 1}
+LIMITS = {LIVE: 3, BULK: 1}
+SHARED = list(LIMITS), places(LIMITS[LIVE]), lambda _: LIMITS[LIVE]
 
 
 async def test_the_pool_works_on_so_many_at_once_in_each_lane_and_no_more(world: World) -> None:
-    running: dict[Lane, int] = dict.fromkeys(Lane, 0)
+    running: dict[Lane, int] = dict.fromkeys(LIMITS, 0)
     peak = dict(running)
     gate = asyncio.Event()
 
@@ -485,10 +493,10 @@ async def test_the_pool_works_on_so_many_at_once_in_each_lane_and_no_more(world:
         await world.queue.settle(delivery, Done("ok"))
 
     for number in range(10):
-        for lane in Lane:
+        for lane in LIMITS:
             await world.tell(f"{number}", None, lane=lane)
     stop = asyncio.Event()
-    pool = asyncio.create_task(Pool(world.queue, handle, LIMITS).run(stop, drain=20))
+    pool = asyncio.create_task(Pool(world.queue, handle, *SHARED).run(stop, drain=20))
     await until(lambda: running == LIMITS, "both lanes are full")
     gate.set()
 
@@ -508,7 +516,7 @@ async def test_a_stop_lets_finish_what_has_begun_and_begins_nothing_new(world: W
     gate = world.source.hold("read", "a")
     await world.tell("a", CREATED)
     stop = asyncio.Event()
-    pool = asyncio.create_task(Pool(world.queue, world.attempt, LIMITS).run(stop, drain=20))
+    pool = asyncio.create_task(Pool(world.queue, world.attempt, *SHARED).run(stop, drain=20))
     await gate.reached.wait()
     stop.set()
     await until(lambda: len(asyncio.all_tasks()) == 3, "test, pool and attempt are left, and nobody takes")
@@ -517,7 +525,7 @@ async def test_a_stop_lets_finish_what_has_begun_and_begins_nothing_new(world: W
     assert await pool == 0
     assert await world.contents(world.target) == {"a": b"a"}
     counts = await world.queue.counts()
-    assert (counts.ready[Lane.LIVE], counts.held) == (1, 0)
+    assert (counts.ready[Kind.LIVE], counts.held) == (1, 0)
 
 
 async def test_what_is_cut_off_stays_unsettled_and_comes_back_to_another(world: World) -> None:
@@ -525,7 +533,7 @@ async def test_what_is_cut_off_stays_unsettled_and_comes_back_to_another(world: 
     await world.tell("a", CREATED)
     gate = world.source.hold("read", "a")
     stop = asyncio.Event()
-    pool = asyncio.create_task(Pool(world.queue, world.attempt, LIMITS).run(stop, drain=0))
+    pool = asyncio.create_task(Pool(world.queue, world.attempt, *SHARED).run(stop, drain=0))
     await gate.reached.wait()
     stop.set()
     assert await pool == 1
@@ -539,13 +547,13 @@ async def test_what_is_cut_off_stays_unsettled_and_comes_back_to_another(world: 
 async def test_a_queue_that_cannot_be_used_at_all_ends_the_pool(world: World) -> None:
     class Misdeclared(MemoryQueue):
         async def deliveries(self, lane: Lane, limit: int) -> AsyncIterator[Delivery]:
-            if lane is Lane.BULK:
+            if lane == BULK:
                 raise ConfigError("an argument differs")
             async for delivery in super().deliveries(lane, limit):
                 yield delivery
 
     with pytest.raises(ConfigError, match="differs"):
-        await Pool(Misdeclared(), world.attempt, LIMITS).run(asyncio.Event(), drain=20)
+        await Pool(Misdeclared(), world.attempt, *SHARED).run(asyncio.Event(), drain=20)
 
 
 async def test_an_object_larger_than_any_upload_is_buried_unread(world: World) -> None:

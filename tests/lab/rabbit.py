@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import aio_pika
+from aio_pika.abc import AbstractConnection
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from common.backoff import RUNGS
@@ -191,11 +192,25 @@ class ExternalNode:
 Broker = RabbitNode | ExternalNode
 
 
+async def _ours(connection: AbstractConnection, *rungs: int) -> list[topology.Declaration]:
+    """Return every queue of ours, those of the routes that the register names too."""
+    base = topology.declarations({*RUNGS, *rungs})
+    routes = set[str]()
+    with suppress(ChannelNotFoundEntity):
+        channel = await connection.channel()
+        register = await channel.get_queue(topology.register())
+        while (message := await register.get(fail=False)) is not None:
+            routes.add(message.body.decode())
+        await channel.close()
+    lanes = [lane for route in sorted(routes) for lane in topology.lanes(route)]
+    return [*lanes, *(item for item in base if item.name != topology.register())]
+
+
 async def purge(url: str, *rungs: int) -> int:
     """Empty every queue of ours on the broker at `url` that there is; return how many messages went."""
     gone = 0
     async with await aio_pika.connect(url) as connection:
-        for item in topology.declarations({*RUNGS, *rungs}):
+        for item in await _ours(connection, *rungs):
             channel = await connection.channel()
             try:
                 queue = await channel.get_queue(item.name, ensure=False)
@@ -210,7 +225,8 @@ async def wipe(url: str, *rungs: int, exchanges: bool = False) -> None:
     """Delete every queue of ours on the broker at `url`, those of the waits `rungs` too."""
     connection = await aio_pika.connect(url)
     async with connection, connection.channel() as channel:
-        for item in topology.declarations({*RUNGS, *rungs}):
+        for item in await _ours(connection, *rungs):
             await channel.queue_delete(item.name)
             if exchanges and item.exchange:
                 await channel.exchange_delete(item.exchange)
+        await channel.queue_delete(topology.register())

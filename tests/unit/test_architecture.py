@@ -38,7 +38,7 @@ ONE_PLACE_EACH = {
     "cryptography": ["receiver/certificates.py"],
     "fastapi": ["receiver/app.py", "receiver/pages.py"],
     "starlette": ["receiver/app.py"],
-    "prometheus_client": ["common/metrics.py"],
+    "prometheus_client": ["common/metrics.py", "common/merge.py"],
     "uvicorn": ["common/web.py", "common/guard.py"],
     "uvloop": ["common/service.py", "demo/*.py"],
     "click": ["console/*.py", "demo/*.py"],

@@ -10,10 +10,11 @@ import pytest
 
 from common.errors import KeyBusy, Refused, RouteDown, SourceMoved, StoreAway, Throttled
 from common.queue.memory import MemoryQueue
-from common.queue.port import MAX_RETURNS, Bury, Delivery, Done, Lane, Retry
+from common.queue.port import MAX_RETURNS, Bury, Delivery, Done, Retry
 from common.store.memory import MemoryStore
 from common.task import Claim, Task, Trouble
 from common.telemetry import Action
+from tests.lab.lanes import LIVE
 from worker import blame
 from worker.attempt import BUSY_WAIT, Attempt, Attempted, Observer, carried, log_attempt
 from worker.blame import Blame
@@ -59,8 +60,8 @@ class Bench:
         return Outcome(Action.COPIED)
 
     async def take(self, key: str = "k") -> Delivery:
-        await self.queue.publish(Task(route="r", key=key).encode(), lane=Lane.LIVE)
-        async with aclosing(self.queue.deliveries(Lane.LIVE, 100)) as deliveries:  # type: ignore[type-var]
+        await self.queue.publish(Task(route="r", key=key).encode(), lane=LIVE)
+        async with aclosing(self.queue.deliveries(LIVE, 100)) as deliveries:  # type: ignore[type-var]
             return await anext(deliveries)
 
     async def come(self, key: str = "k") -> Retry:

@@ -25,11 +25,12 @@ from common.errors import (
     UploadGone,
 )
 from common.queue.memory import MemoryQueue
-from common.queue.port import DeadLetter, Lane
+from common.queue.port import DeadLetter
 from common.store.memory import MemoryStore
 from common.task import Task, Trouble
 from common.telemetry import Action
 from tests.lab.clock import Clock
+from tests.lab.lanes import LIVE
 from worker.attempt import Attempt, Attempted
 from worker.blame import Blame
 from worker.doubt import FORGOTTEN, PROBE, REFUSED, TRIALS, Operation
@@ -108,7 +109,7 @@ class World:
     async def tell(self, *keys: str) -> None:
         for key in keys:
             self.came[key] = self.clock.now
-            await self.queue.publish(Task(route="r", key=key).encode(), lane=Lane.LIVE)
+            await self.queue.publish(Task(route="r", key=key).encode(), lane=LIVE)
 
     async def work_for(
         self, seconds: float, *, every: float = 0.0, tell: Callable[[], str] | None = None
@@ -116,14 +117,14 @@ class World:
         """Let time pass; meanwhile what `tell` names comes in, `every` so many seconds."""
         end = self.clock.now + seconds
         due = self.clock.now + every if tell else float("inf")
-        async with aclosing(self.queue.deliveries(Lane.LIVE, AT_ONCE)) as deliveries:  # type: ignore[type-var]
+        async with aclosing(self.queue.deliveries(LIVE, AT_ONCE)) as deliveries:  # type: ignore[type-var]
             while True:
-                while len(self._running) < AT_ONCE and self.queue._next(Lane.LIVE):
+                while len(self._running) < AT_ONCE and self.queue._next(LIVE):
                     running = asyncio.create_task(self.attempt(await anext(deliveries)))
                     self._running.add(running)
                     running.add_done_callback(self._running.discard)
                 await self.clock.others()
-                if len(self._running) < AT_ONCE and self.queue._next(Lane.LIVE):
+                if len(self._running) < AT_ONCE and self.queue._next(LIVE):
                     continue
                 waiting = (m.due for m in self.queue._messages.values() if m.holder is None)
                 moment = min(
@@ -292,7 +293,7 @@ async def test_an_outage_after_many_attempts_does_not_bury_at_the_last(world: Wo
         task = Task(
             route="r", key=f"copy {number}", trouble=Trouble(at=world.clock.now - 1, since=0, spared=0)
         )
-        await world.queue.publish(task.encode(), lane=Lane.LIVE)
+        await world.queue.publish(task.encode(), lane=LIVE)
     for message in world.queue._messages.values():
         message.attempt = 12
     world.fault = lambda key, _stage: None if key == "skip before" else StoreAway("500")

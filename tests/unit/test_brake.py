@@ -20,6 +20,7 @@ from common.settings import PREFIX
 from common.task import Claim, Task
 from console import brake as command
 from console import cli
+from tests.lab.lanes import BULK, LIVE
 from worker.brake import Brake
 from worker.verdict import judge
 
@@ -154,7 +155,7 @@ def task(key: str, route: str = "r") -> bytes:
     return Task(route=route, key=key, claim=Claim.REMOVED).encode()
 
 
-def hold(*bodies: bytes, why: str = WHY, lane: Lane = Lane.LIVE) -> None:
+def hold(*bodies: bytes, why: str = WHY, lane: Lane = LIVE) -> None:
     async def bury(queue: SqliteQueue) -> None:
         for body in bodies:
             await queue.bury(body, lane=lane, why=why)
@@ -172,7 +173,7 @@ def ready(lane: Lane) -> list[Task]:
 
     async def take(queue: SqliteQueue) -> list[Task]:
         deliveries = queue.deliveries(lane, 10_000)
-        count = (await queue.counts()).ready[lane]
+        count = (await queue.counts()).of(lane).ready
         taken: list[Delivery] = [await anext(deliveries) for _ in range(count)]
         for delivery in taken:
             await queue.settle(delivery, Done("taken"))
@@ -185,18 +186,18 @@ def ready(lane: Lane) -> list[Task]:
 @pytest.mark.usefixtures("folder")
 def test_a_release_sends_the_held_deletes_of_one_route_back_approved() -> None:
     hold(task("a"), task("b"))
-    hold(task("bulky"), lane=Lane.BULK)
+    hold(task("bulky"), lane=BULK)
     hold(task("c", route="other"))
     hold(task("too large"), why="Refused: too large")
     hold(b"\xff no task")
     result = run("release", "r", "--yes")
     assert (result.exit_code, result.output) == (0, "released: 3\n")
-    live = ready(Lane.LIVE)
+    live = ready(LIVE)
     assert [(entry.key, entry.claim, entry.approved) for entry in live] == [
         ("a", Claim.REMOVED, True),
         ("b", Claim.REMOVED, True),
     ]
-    assert [entry.key for entry in ready(Lane.BULK)] == ["bulky"]
+    assert [entry.key for entry in ready(BULK)] == ["bulky"]
     assert [letter.why for letter in letters()] == [WHY, "Refused: too large", WHY]
     assert [b'"other"' in letters()[0].body, letters()[2].body] == [True, b"\xff no task"]
 
@@ -220,11 +221,11 @@ def test_what_the_brake_holds_after_the_question_stays_held() -> None:
 
     async def meanwhile(queue: SqliteQueue) -> None:
         ids = await command._ids(queue, "r")
-        await queue.bury(task("late"), lane=Lane.LIVE, why=WHY)
+        await queue.bury(task("late"), lane=LIVE, why=WHY)
         await command._release(queue, ids)
 
     with_queue(meanwhile)
-    assert [entry.key for entry in ready(Lane.LIVE)] == ["a"]
+    assert [entry.key for entry in ready(LIVE)] == ["a"]
     assert len(letters()) == 1
 
 
@@ -234,7 +235,7 @@ def test_a_release_of_more_than_a_batch_leaves_none(monkeypatch: pytest.MonkeyPa
     for number in range(30):
         hold(task(f"{number}", route="r" if number % 3 else "other"))
     assert json.loads(run("release", "r", "--yes", "--json").stdout) == {"route": "r", "released": 20}
-    assert len(ready(Lane.LIVE)) == 20
+    assert len(ready(LIVE)) == 20
     assert len(letters()) == 10
 
 
@@ -245,7 +246,7 @@ def test_a_dry_run_counts_and_changes_nothing() -> None:
     assert run("release", "r", "--dry-run").output == "would release: 2\n"
     assert json.loads(run("release", "r", "--dry-run", "--json").stdout)["would_release"] == 2
     assert letters() == before
-    assert ready(Lane.LIVE) == []
+    assert ready(LIVE) == []
 
 
 @pytest.mark.usefixtures("folder")
@@ -277,7 +278,7 @@ def test_a_release_that_breaks_off_has_lost_none(monkeypatch: pytest.MonkeyPatch
         assert isinstance(run("release", "r", "--yes").exception, QueueAway)
     assert len(letters()) == 4, "what was not published with its whole batch stays"
     assert run("release", "r", "--yes").output == "released: 4\n"
-    assert {entry.key for entry in ready(Lane.LIVE)} == {f"{number}" for number in range(6)}
+    assert {entry.key for entry in ready(LIVE)} == {f"{number}" for number in range(6)}
 
 
 @pytest.mark.usefixtures("folder")

@@ -18,19 +18,22 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from common.errors import QueueAway
-from common.queue.port import Bury, DeadLetter, Lane, Retry
+from common.queue.port import Bury, DeadLetter, Kind, Lane, Retry
 from common.queue.sqlite import SqliteQueue
 from common.routes import EXEC_TIMEOUT, FORWARD_TIMEOUT, ActionTable, RouteSettings, StackRouteSettings
 from common.settings import PREFIX, load
 from common.task import Claim, Task
 from console import cli
 from tests.integration.test_s3_tls import certificate, pem
+from tests.lab.lanes import BULK, LIVE
 from tests.lab.samples import PUBLISHED
 
 STEERING = "\x1b[2J\x1b]0;title\x07\r\n\x9b\u2028end"
 """What a terminal would obey, were it printed as it is."""
 
 OBEYED = {"\x1b", "\x07", "\r", "\x9b", "\x00", "\u2028"}
+
+ROUTE = "a:from -> b:to"
 
 CONFIG = """\
 [queue]
@@ -82,7 +85,7 @@ def bury(*bodies: bytes, why: str = "Refused: too large") -> list[str]:
 
     async def buried(queue: SqliteQueue) -> list[str]:
         for body in bodies:
-            await queue.bury(body, lane=Lane.LIVE, why=why)
+            await queue.bury(body, lane=LIVE, why=why)
         return [letter.id for letter in await queue.buried(1000)][-len(bodies) :]
 
     ids: list[str] = with_queue(buried)
@@ -233,21 +236,50 @@ def test_init_in_a_folder_that_is_not_there_is_one_sentence() -> None:
 
 def test_status_of_an_empty_queue_is_all_zeros() -> None:
     bury()
-    assert printed("status") == {"ready": {"live": 0, "bulk": 0}, "waiting": 0, "held": 0, "dead": 0}
+    nothing = {"ready": 0, "waiting": 0, "held": 0, "oldest": 0.0}
+    folder = Path.cwd()
+    assert printed("status") == {
+        "ready": {"live": 0, "bulk": 0},
+        "waiting": 0,
+        "held": 0,
+        "dead": 0,
+        "routes": {ROUTE: {"live": nothing, "bulk": nothing, "dead": 0, "worker": None}},
+        "workers": None,
+        "silent_workers": None,
+        "queue": f"sqlite:///{folder}/queue.db",
+        "configuration": f"{folder}/hookmirror.toml",
+    }
 
 
 def test_status_tells_every_depth() -> None:
     async def fill(queue: SqliteQueue) -> None:
-        await queue.publish(task(), lane=Lane.LIVE)
+        live, bulk = Lane(ROUTE), Lane(ROUTE, Kind.BULK)
+        await queue.publish(task(), lane=live)
         for _ in range(2):
-            await queue.publish(task(), lane=Lane.BULK)
+            await queue.publish(task(), lane=bulk)
         for _ in range(3):
-            await queue.publish(task(), lane=Lane.LIVE, delay=3600)
+            await queue.publish(task(), lane=live, delay=3600)
 
     with_queue(fill)
     bury(b"a", b"b", b"c", b"d")
-    assert printed("status") == {"ready": {"live": 1, "bulk": 2}, "waiting": 3, "held": 0, "dead": 4}
+    told = printed("status")
+    assert {name: told[name] for name in ("ready", "waiting", "held", "dead")} == {
+        "ready": {"live": 1, "bulk": 2},
+        "waiting": 3,
+        "held": 0,
+        "dead": 4,
+    }
+    [(route, depths)] = told["routes"].items()
+    assert route == ROUTE
+    assert [depths[kind][state] for kind in ("live", "bulk") for state in ("ready", "waiting")] == [
+        1,
+        3,
+        2,
+        0,
+    ]
     table = run("status").output
+    [line] = [line for line in table.splitlines() if line.strip().startswith(ROUTE)]
+    assert line.removeprefix(ROUTE).split()[:5] == ["unknown", "1", "2", "3", "0"]
     for name, depth in (("ready (live)", "1"), ("ready (bulk)", "2"), ("waiting", "3"), ("dead", "4")):
         [line] = [line for line in table.splitlines() if line.strip().startswith(name)]
         assert depth in line.split()
@@ -287,9 +319,9 @@ def test_a_list_shows_no_more_than_asked() -> None:
 
 def test_a_letter_is_shown_whole_with_what_was_tried() -> None:
     async def fail_twice(queue: SqliteQueue) -> None:
-        await queue.publish(task("a.jpg", etag="abc"), lane=Lane.BULK)
+        await queue.publish(task("a.jpg", etag="abc"), lane=BULK)
         for verdict in (Retry(0, "StoreAway: 500"), Bury("StoreAway: 502 (attempt 2 of 2)")):
-            await queue.settle(await anext(queue.deliveries(Lane.BULK, 1)), verdict)
+            await queue.settle(await anext(queue.deliveries(BULK, 1)), verdict)
 
     with_queue(fail_twice)
     [letter] = letters()

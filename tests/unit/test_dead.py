@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from common import errors
 from common.errors import RouteDown, StoreAway
-from common.queue.port import KILLER, Bury, DeadLetter, Failure, Lane, Retry
+from common.queue.port import KILLER, Bury, DeadLetter, Failure, Retry
 from common.queue.sqlite import SqliteQueue
 from common.settings import PREFIX, Settings
 from common.store.mark import mark_for, origin_of
@@ -27,6 +27,7 @@ from console.dead import compare
 from console.dead.compare import Comparison, Standing
 from console.dead.letter import REASONS, attempts, read, reason_of
 from console.dead.where import condition, moment, where
+from tests.lab.lanes import LIVE
 from worker.job import Route
 from worker.verdict import judge
 
@@ -38,7 +39,7 @@ def task(key: str = "photos/a.jpg", route: str = "a:from") -> bytes:
 
 
 def letter(body: bytes, why: str = "Refused: too large", at: float = NOW) -> DeadLetter:
-    return DeadLetter("1", body, Lane.LIVE, why, at, 1)
+    return DeadLetter("1", body, LIVE, why, at, 1)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def with_queue(call: Callable[[SqliteQueue], Any]) -> Any:
 def bury(*bodies: bytes, why: str = "Refused: too large") -> None:
     async def each(queue: SqliteQueue) -> None:
         for body in bodies:
-            await queue.bury(body, lane=Lane.LIVE, why=why)
+            await queue.bury(body, lane=LIVE, why=why)
 
     with_queue(each)
 
@@ -287,9 +288,9 @@ def test_a_filter_that_says_nothing_ends_with_two_and_changes_nothing(
 @pytest.mark.usefixtures("folder")
 def test_the_list_shows_what_was_tried_and_when() -> None:
     async def fail(queue: SqliteQueue) -> None:
-        await queue.publish(task(), lane=Lane.LIVE)
+        await queue.publish(task(), lane=LIVE)
         for verdict in (Retry(0, "StoreAway: 503"), Retry(0, "StoreAway: 503"), Bury("Refused: too large")):
-            await queue.settle(await anext(queue.deliveries(Lane.LIVE, 1)), verdict)
+            await queue.settle(await anext(queue.deliveries(LIVE, 1)), verdict)
 
     with_queue(fail)
     text = run("list").output

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from common.queue.port import Lane
 from common.queue.sqlite import SqliteQueue
 from common.task import Task
 from console import cli
 from receiver.dialects import ros
+from tests.lab.lanes import LIVE
 from tests.lab.samples import sample
 
 CONFIG = """\
@@ -38,7 +38,7 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
 
     async def bury() -> None:
         queue = await SqliteQueue.open(Path("queue.db"))
-        await queue.bury(task.encode(), lane=Lane.LIVE, why="ActionFailed: exit code 1 (attempt 12 of 12)")
+        await queue.bury(task.encode(), lane=LIVE, why="ActionFailed: exit code 1 (attempt 12 of 12)")
         await queue.close()
 
     asyncio.run(bury())
@@ -96,7 +96,7 @@ def test_a_notification_that_was_kept_for_its_shape_is_shown_up_to_its_first_out
 
     async def bury() -> None:
         queue = await SqliteQueue.open(Path("queue.db"))
-        await queue.bury(body[: len(body) - cut], lane=Lane.LIVE, why="Unreadable: Status is no word")
+        await queue.bury(body[: len(body) - cut], lane=LIVE, why="Unreadable: Status is no word")
         await queue.close()
 
     asyncio.run(bury())

@@ -1,6 +1,7 @@
 """The manifests under deploy/kubernetes: they parse, and agree with the program, its image and each other."""
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from common.errors import ConfigError
-from common.queue.port import Lane
-from common.queue.topology import lane_queue
+from common.queue.port import Kind, Lane
+from common.queue.topology import dead_queue, lane_queue
 from common.settings import PREFIX, SECRETS_DIR, Settings, load
 from console.cli import COMMANDS
 from receiver.intake import MAX_BODY
@@ -83,7 +84,7 @@ def test_the_configuration_and_the_secret_are_accepted(
     settings = settings_in_a_pod(tmp_path, monkeypatch, component)
     assert settings.routes
     assert settings.queue.url.startswith("amqp://")
-    assert settings.queue.url.endswith("/"), "KEDA needs a vhost or the last slash"
+    assert ALL["Secret", "hookmirror"]["stringData"]["KEDA_RABBITMQ"].endswith("/"), "KEDA needs a vhost"
     assert all(store.secret_access_key for store in settings.stores.values())
 
 
@@ -200,9 +201,16 @@ def test_keda_scales_the_workers_by_what_waits_in_each_lane() -> None:
     scaled = ALL["ScaledObject", "hookmirror-worker"]["spec"]
     assert ("Deployment", scaled["scaleTargetRef"]["name"]) in ALL
     assert "replicas" not in ALL["Deployment", scaled["scaleTargetRef"]["name"]]["spec"]
-    assert {trigger["metadata"]["queueName"] for trigger in scaled["triggers"]} == set(map(lane_queue, Lane))
+    for kind, trigger in zip(Kind, scaled["triggers"], strict=True):
+        pattern = trigger["metadata"]["queueName"]
+        ours = [lane_queue(Lane(route, other)) for route in ("", "a b") for other in Kind] + [dead_queue()]
+        assert [name for name in ours if re.search(pattern, name)] == [
+            lane_queue(Lane("", kind)),
+            lane_queue(Lane("a b", kind)),
+        ]
     for trigger in scaled["triggers"]:
         assert (trigger["type"], trigger["metadata"]["mode"]) == ("rabbitmq", "QueueLength")
+        assert trigger["metadata"]["protocol"] == "http", "AMQP lists no queues"
         assert all(isinstance(value, str) for value in trigger["metadata"].values())
         auth = ALL["TriggerAuthentication", trigger["authenticationRef"]["name"]]
         (ref,) = auth["spec"]["secretTargetRef"]

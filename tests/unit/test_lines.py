@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -93,3 +95,28 @@ def test_a_pipe_that_somebody_else_made_non_blocking_is_waited_for(pipe: tuple[i
         read += os.read(pipe[0], PIPE)
     assert read.decode() == f"{long}\n"
     writer.close()
+
+
+WRITES = """
+import logging, sys
+from common.lines import LineWriter
+writer = LineWriter(1, str)
+writer.turns = int(sys.argv[1])
+for number in range(20):
+    writer.emit(logging.makeLogRecord({"msg": sys.argv[2] * 50_000}))
+writer.close()
+"""
+
+
+def test_lines_of_several_processes_that_a_pipe_takes_in_parts_stay_whole(pipe: tuple[int, int]) -> None:
+    turns = os.memfd_create("turns")
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITES, str(turns), letter], stdout=pipe[1], pass_fds=[turns])
+        for letter in "ab"
+    ]
+    os.close(turns)
+    read = bytearray()
+    while read.count(b"\n") < 40:
+        read += os.read(pipe[0], PIPE)
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert sorted(read.decode().splitlines()) == ["a" * 50_000] * 20 + ["b" * 50_000] * 20

@@ -32,12 +32,13 @@ from common.errors import (
 )
 from common.metrics import Metrics, ReceiverFamilies, SpoolFamilies, WorkerFamilies
 from common.queue.memory import MemoryQueue
-from common.queue.port import Bury, Counts, Delivery, Done, Lane, Retry, Verdict
+from common.queue.port import Bury, Counts, Delivery, Depth, Done, Lane, Retry, Verdict
 from common.routes import BrakeSettings
 from common.store.memory import MemoryStore
 from common.task import Claim, Task
 from common.telemetry import Action
 from receiver.metrics import OUTCOMES, HookMetrics, refusal
+from tests.lab.lanes import BULK, LIVE
 from worker.attempt import Attempted
 from worker.blame import Blame
 from worker.brake import Brake
@@ -67,7 +68,7 @@ def attempted(
     seconds: float = 0.25,
     lag: float | None = None,
 ) -> Attempted:
-    delivery = Delivery(b"", 1, None, Lane.LIVE)
+    delivery = Delivery(b"", 1, None, LIVE)
     return Attempted(delivery, task, result, verdict, seconds, lag)
 
 
@@ -267,16 +268,18 @@ async def test_an_event_waits_from_its_first_attempt_to_its_end_and_a_look_never
     route = Route("r", store.create("a"), store.create("b"))
 
     async def act(job: Job) -> Outcome:
-        assert scrape(metrics)["hookmirror_oldest_waiting_seconds"] == (100 if job.task.from_hook else 0)
+        assert scrape(metrics)['hookmirror_oldest_waiting_seconds{route="r"}'] == (
+            100 if job.task.from_hook else 0
+        )
         job.learned.promises.append(LOOK)
         return COPIED
 
     for task in (LOOK, EVENT):
-        await watch.around(act)(Job(task, route, 1, Lane.LIVE, held=lambda: True))
+        await watch.around(act)(Job(task, route, 1, LIVE, held=lambda: True))
     assert scrape(metrics)['hookmirror_looks_promised_total{route="r"}'] == 2
-    assert scrape(metrics)["hookmirror_oldest_waiting_seconds"] == 100, "not settled yet"
+    assert scrape(metrics)['hookmirror_oldest_waiting_seconds{route="r"}'] == 100, "not settled yet"
     watch(attempted(COPIED, Done("copied")))
-    assert scrape(metrics)["hookmirror_oldest_waiting_seconds"] == 0
+    assert scrape(metrics)['hookmirror_oldest_waiting_seconds{route="r"}'] == 0
 
 
 async def test_an_attempt_that_is_cut_off_counts_its_promise_and_is_known_to_wait_no_more() -> None:
@@ -291,14 +294,14 @@ async def test_an_attempt_that_is_cut_off_counts_its_promise_and_is_known_to_wai
         await asyncio.Event().wait()
         return COPIED
 
-    job = Job(EVENT, Route("r", store.create("a"), store.create("b")), 1, Lane.LIVE, held=lambda: True)
+    job = Job(EVENT, Route("r", store.create("a"), store.create("b")), 1, LIVE, held=lambda: True)
     running = asyncio.ensure_future(watch.around(act)(job))
     await begun.wait()
-    assert scrape(metrics)["hookmirror_oldest_waiting_seconds"] == 100
+    assert scrape(metrics)['hookmirror_oldest_waiting_seconds{route="r"}'] == 100
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert scrape(metrics)["hookmirror_oldest_waiting_seconds"] == 0
+    assert scrape(metrics)['hookmirror_oldest_waiting_seconds{route="r"}'] == 0
     assert scrape(metrics)['hookmirror_looks_promised_total{route="r"}'] == 1
 
 
@@ -311,7 +314,7 @@ def test_the_brake_is_on_from_the_first_delete_it_holds_until_a_window_after_the
     async def nothing(_: object) -> Any:
         """Stand in for the pool's work and for the pause's."""
 
-    Watch(metrics).follow(["r", "s"], Pool(queue, nothing, {}), Blame(nothing), brake)
+    Watch(metrics).follow(["r", "s"], Pool(queue, nothing, [], 1, lambda _: 1), Blame(nothing), brake)
 
     def on() -> list[float]:
         return [scrape(metrics)[f'hookmirror_brake_on{{route="{route}"}}'] for route in "rs"]
@@ -368,11 +371,13 @@ class Queue(MemoryQueue):
     async def counts(self) -> Counts:
         if self.away:
             raise self.away
-        return Counts(ready={Lane.LIVE: 3, Lane.BULK: 4}, waiting=5, held=None, dead=6, losing=self.losing)
+        return Counts(
+            {LIVE: Depth(3), BULK: Depth(4), Lane("new"): Depth(7)}, waiting=5, dead=6, losing=self.losing
+        )
 
 
 async def test_the_depth_is_told_by_lane_and_state_and_not_at_all_while_the_queue_is_away() -> None:
-    metrics, queue = Metrics(), Queue()
+    metrics, queue = Metrics(["r"]), Queue()
     mine = ("hookmirror_queue", "hookmirror_dead")
 
     def depths() -> dict[str, float]:
@@ -382,9 +387,10 @@ async def test_the_depth_is_told_by_lane_and_state_and_not_at_all_while_the_queu
     await sample(metrics.queue, queue)
     known = {
         "hookmirror_queue_up": 1,
-        'hookmirror_queue_depth{lane="live",state="ready"}': 3,
-        'hookmirror_queue_depth{lane="bulk",state="ready"}': 4,
-        'hookmirror_queue_depth{lane="",state="waiting"}': 5,
+        'hookmirror_queue_depth{lane="live",route="r",state="ready"}': 3,
+        'hookmirror_queue_depth{lane="bulk",route="r",state="ready"}': 4,
+        'hookmirror_queue_depth{lane="live",route="unknown",state="ready"}': 7,
+        'hookmirror_queue_depth{lane="",route="",state="waiting"}': 5,
         "hookmirror_queue_losing": 0,
         "hookmirror_dead_letters": 6,
     }

@@ -18,11 +18,11 @@ from common.errors import (
     Throttled,
     TryAgain,
 )
-from common.queue.port import Lane
 from common.store.failures import NO_CREDENTIALS, UNREACHABLE, elsewhere
 from common.store.memory import MemoryBucket, MemoryStore
 from common.task import Task
 from common.telemetry import Action
+from tests.lab.lanes import LIVE
 from worker import pause
 from worker.blame import Blame
 from worker.doubt import REFUSED
@@ -101,7 +101,7 @@ class Bench:
         target = self.target if route == "r" else bucket("elsewhere")
         opened = Route(route, self.source, target)
         try:
-            return await self.blame(Job(Task(route=route, key=key), opened, 1, Lane.LIVE, held=lambda: True))
+            return await self.blame(Job(Task(route=route, key=key), opened, 1, LIVE, held=lambda: True))
         except Exception as error:  # noqa: BLE001 - it is what is looked at
             return error
 
@@ -288,7 +288,7 @@ async def test_an_action_has_one_bucket_to_check_and_a_route_for_stacks_none(ben
         for number in range(5):
             task = Task(route=route.id, key=f"{number}")
             with pytest.raises(Blamed, match="exit code 1"):
-                await bench.blame(Job(task, route, 1, Lane.LIVE, held=lambda: True))
+                await bench.blame(Job(task, route, 1, LIVE, held=lambda: True))
         assert "exit code 1" in bench.blame.paused()[route.id]
     assert "stacks fail" in bench.blame.paused()["stacks"]
     assert bench.source.checks == 1
@@ -344,7 +344,7 @@ async def test_the_sentence_names_route_store_endpoint_code_and_three_likely_cau
     bench.fails, bench.target.wrong = DENIED, wrong
     route = Route("photos", bench.source, bench.target, sides=SIDES)
     with pytest.raises(Blamed):
-        await bench.blame(Job(Task(route="photos", key="k"), route, 1, Lane.LIVE, held=lambda: True))
+        await bench.blame(Job(Task(route="photos", key="k"), route, 1, LIVE, held=lambda: True))
     [line] = [record.getMessage() for record in caplog.records]
     for part in ("route photos paused", SIDES[1], "(1)", "(2)", "(3)", *parts):
         assert part in line

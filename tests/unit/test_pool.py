@@ -6,12 +6,15 @@ from collections.abc import Callable
 import pytest
 
 from common.queue.memory import MemoryQueue
-from common.queue.port import Delivery, Done, Lane
+from common.queue.port import Delivery, Done, Kind, Lane
+from tests.lab.lanes import BULK, LIVE
 from tests.lab.until import until
 from worker import pool as module
+from worker.fair import places
+from worker.gate import Gate
 from worker.pool import SUSPECT, Pool
 
-LIMITS = {Lane.LIVE: 4, Lane.BULK: 2}
+LIMITS = {LIVE: 4, BULK: 2}
 
 
 class Process:
@@ -24,7 +27,7 @@ class Process:
         """What is being worked on, and beside what it began."""
         self.done: list[bytes] = []
         self.stop = asyncio.Event()
-        self.pool = Pool(self.queue, self._handle, LIMITS)
+        self.pool = Pool(self.queue, self._handle, LIMITS, places(LIMITS[LIVE]), lambda _: LIMITS[LIVE])
         self.running = asyncio.create_task(self.pool.run(self.stop, drain=drain))
 
     def hold(self, *bodies: bytes) -> None:
@@ -56,7 +59,7 @@ class Process:
         return await self.running
 
 
-async def publish(queue: MemoryQueue, *bodies: bytes, returned: int = 0, lane: Lane = Lane.LIVE) -> None:
+async def publish(queue: MemoryQueue, *bodies: bytes, returned: int = 0, lane: Lane = LIVE) -> None:
     for body in bodies:
         await queue.publish(body, lane=lane)
         message = next(m for m in queue._messages.values() if m.body == body)
@@ -86,7 +89,7 @@ async def test_what_came_back_three_times_is_worked_on_alone() -> None:
     assert process.working[b"suspect"] == set()
     await asyncio.sleep(3 * 0.05)  # several times as long as the queue waits before it looks again
     assert set(process.working) == {b"suspect"}
-    assert (await queue.counts()).ready[Lane.LIVE] == 1, "the others are left to other workers meanwhile"
+    assert (await queue.counts()).ready[Kind.LIVE] == 1, "the others are left to other workers meanwhile"
     process.gates[b"suspect"].set()
     await until(of(process, b"c"), "the others go on")
     process.gates[b"c"].set()
@@ -99,7 +102,7 @@ async def test_one_that_kills_its_workers_takes_no_innocent_along_more_than_thre
     queue = MemoryQueue()
     innocents = {b"%d" % number for number in range(31)}
     for number, body in enumerate(sorted(innocents)):
-        await publish(queue, body, lane=Lane.BULK if number % 4 == 0 else Lane.LIVE)
+        await publish(queue, body, lane=BULK if number % 4 == 0 else LIVE)
         if number == 2:
             await publish(queue, b"killer")
     done: set[bytes] = set()
@@ -117,7 +120,7 @@ async def test_one_that_kills_its_workers_takes_no_innocent_along_more_than_thre
 async def test_of_two_suspects_one_is_given_back_untouched() -> None:
     queue = MemoryQueue()
     await publish(queue, b"one", returned=SUSPECT)
-    await publish(queue, b"two", returned=SUSPECT, lane=Lane.BULK)
+    await publish(queue, b"two", returned=SUSPECT, lane=BULK)
     process = Process(queue)
     process.hold(b"one", b"two")
     await until(lambda: len(process.working) == 1, "one is worked on")
@@ -135,7 +138,7 @@ async def test_of_two_suspects_one_is_given_back_untouched() -> None:
 async def test_of_two_suspects_the_other_is_given_back_however_long_the_queue_takes_for_that() -> None:
     queue = MemoryQueue()
     await publish(queue, b"one", returned=SUSPECT)
-    await publish(queue, b"two", returned=SUSPECT, lane=Lane.BULK)
+    await publish(queue, b"two", returned=SUSPECT, lane=BULK)
     process = Process(queue)
     process.hold(b"one", b"two")
     give_back = process.queue.give_back
@@ -180,8 +183,8 @@ async def test_a_stop_gives_back_uncounted_what_was_not_begun() -> None:
     await publish(queue, *(b"%d" % number for number in range(20)))
     process = Process(queue)
     process.hold(*(b"%d" % number for number in range(20)))
-    await until(lambda: len(process.working) == LIMITS[Lane.LIVE], "its hands are full")
-    await publish(queue, b"suspect", returned=SUSPECT, lane=Lane.BULK)
+    await until(lambda: len(process.working) == LIMITS[LIVE], "its hands are full")
+    await publish(queue, b"suspect", returned=SUSPECT, lane=BULK)
     await until(lambda: not process.pool._suspects and queue_has(queue, b"suspect"), "it waits")
     for gate in process.gates.values():
         gate.set()
@@ -204,3 +207,60 @@ async def test_what_a_stop_cuts_off_was_begun_and_counts_as_come_back() -> None:
     assert await process.end() == 1
     await process.queue.close()
     assert returned(queue) == {b"long": 1}
+
+
+async def test_what_finds_no_place_for_long_goes_back_and_no_place_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Six lanes for two places, whose line is long for ever."""
+    monkeypatch.setattr(module, "TURN_WITHIN", 0.02)
+    queue = MemoryQueue()
+    lanes = [Lane(f"{number}") for number in range(6)]
+    for lane in lanes:
+        await publish(queue, *(f"{lane.route} {number}".encode() for number in range(8)), lane=lane)
+    done: list[bytes] = []
+    running: set[bytes] = set()
+
+    async def handle(delivery: Delivery) -> None:
+        running.add(delivery.body)
+        assert len(running) <= 2
+        await asyncio.sleep(0.01)
+        running.discard(delivery.body)
+        await queue.settle(delivery, Done("ok"))
+        done.append(delivery.body)
+
+    stop = asyncio.Event()
+    pool = Pool(queue, handle, lanes, 2, lambda _: 1)
+    running_pool = asyncio.create_task(pool.run(stop, drain=5))
+    await until(lambda: len(done) == 48, "all are done")
+    stop.set()
+    assert await running_pool == 0
+    assert len(set(done)) == 48
+    assert [pool.in_hand_of(lane) for lane in lanes] == [0] * 6
+
+
+async def test_a_lane_whose_gate_is_closed_is_not_taken_from_and_goes_on_at_once_when_it_opens() -> None:
+    queue, gates, done = MemoryQueue(), {"a": Gate(), "b": Gate()}, list[bytes]()
+    a, b = Lane("a"), Lane("b")
+
+    async def handle(delivery: Delivery) -> None:
+        await queue.settle(delivery, Done("ok"))
+        done.append(delivery.body)
+
+    stop = asyncio.Event()
+    pool = Pool(queue, handle, [a, b], 4, lambda _: 3, gates.__getitem__)
+    gates["a"].close()
+    running = asyncio.create_task(pool.run(stop, drain=5))
+    await publish(queue, b"1", b"2", lane=a)
+    await publish(queue, b"3", lane=b)
+    await until(lambda: done == [b"3"], "the other goes on")
+    assert (await queue.counts()).of(a).ready == 2
+    assert set(returned(queue).values()) == {0}
+    gates["a"].open()
+    await until(lambda: set(done) == {b"1", b"2", b"3"}, "it goes on")
+    gates["b"].close()
+    await publish(queue, b"4", lane=b)
+    gates["b"].open()
+    await until(lambda: b"4" in done, "closed and opened within a moment")
+    stop.set()
+    await running

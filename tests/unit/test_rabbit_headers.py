@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from common.queue.port import Failure, Lane
+from common.queue.port import Failure
 from common.queue.rabbitmq.wire import FAILURES, MAX_HEADER, WHY, dead_headers, failures_header
+from tests.lab.lanes import LIVE
 
 
 def test_the_failures_of_one_letter_are_all_there_in_their_order() -> None:
@@ -25,5 +26,5 @@ def test_a_letter_replayed_for_years_keeps_its_last_failures_in_a_header_that_fi
 
 
 def test_a_reason_longer_than_a_header_may_be_is_cut_at_a_letter() -> None:
-    why = dead_headers(Lane.LIVE, "ж" * 50_000)[WHY]
+    why = dead_headers(LIVE, "ж" * 50_000)[WHY]
     assert why == "ж" * (MAX_HEADER // 2)

@@ -60,7 +60,7 @@ def test_every_value_has_the_documented_default() -> None:
     receiver, worker = settings.receiver, settings.worker
     assert settings.queue.url == "sqlite:///hookmirror.db"
     assert (receiver.port, receiver.public_url) == (8080, None)
-    assert (worker.concurrency, worker.look_after, worker.attempts) == (32, 1200, 12)
+    assert (worker.processes, worker.concurrency, worker.look_after, worker.attempts) == (1, "auto", 1200, 12)
     assert (settings.metrics.host, settings.metrics.port) == ("127.0.0.1", None)
     assert (settings.stores, settings.routes) == ({}, ())
 

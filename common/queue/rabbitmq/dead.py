@@ -11,14 +11,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager, suppress
 from enum import Enum, auto
 
-import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 from aio_pika.exceptions import AMQPError
 
 from common.errors import QueueAway
 from common.queue import topology
 from common.queue.port import DeadLetter, Oldest
-from common.queue.rabbitmq.link import FOREIGN, Link, fresh_channel, translated
+from common.queue.rabbitmq.link import FOREIGN, Link, fresh_channel, give_back, translated
 from common.queue.rabbitmq.wire import letter_from
 
 LOCK_WITHIN = 60.0
@@ -147,12 +146,9 @@ class _Hold:
         return channel, await channel.get_queue(topology.dead_queue(), ensure=False)
 
     async def give_back(self) -> None:
-        """Return everything that is still held, what never reached us included: the tag 0 says so."""
+        """Return everything that is still held."""
         for channel in self._channels:
-            underlay = await channel.get_underlay_channel()
-            if isinstance(underlay, aiormq.Channel):
-                await underlay.basic_nack(0, multiple=True, requeue=True)
-            await channel.close()
+            await give_back(channel)
 
 
 async def _each(hold: _Hold) -> AsyncGenerator[Held, None]:

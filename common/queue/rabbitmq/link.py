@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from traceback import walk_tb
+from typing import Any
 
 import aio_pika
+import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import (
     AMQPError,
@@ -94,6 +96,7 @@ class Link:
         self._refuses = ""
         self._publishing: set[asyncio.Timeout] = set()
         self._connection: AbstractConnection | None = None
+        self._connecting: asyncio.Task[AbstractConnection] | None = None
         self._channels: dict[str, AbstractChannel] = {}
         self._opening: dict[str, asyncio.Task[AbstractChannel]] = {}
 
@@ -110,8 +113,7 @@ class Link:
     def _opened(self, name: str, task: asyncio.Task[AbstractChannel]) -> None:
         if self._opening.get(name) is task:
             del self._opening[name]
-        if not task.cancelled():
-            task.exception()  # those who still wait have it; nobody else needs to hear of it
+        heard(task)
 
     async def _open(self, name: str) -> AbstractChannel:
         self._channels[name] = channel = await (self.another() if name else self._first())
@@ -128,18 +130,25 @@ class Link:
     async def connection(self) -> AbstractConnection:
         """Return the connection, opened and prepared."""
         # Not `is_closed`: that only tells whether close() was called here, not whether the broker is gone.
-        if self._connection is None or not self._connection.connected.is_set():
-            connection = await aio_pika.connect(self._url, timeout=CONNECT_WITHIN)
-            try:
-                await self._prepare(connection)
-            except BaseException:  # it would live on, unknown to anybody, and another with each try
-                await _end(connection)
-                raise
-            self._connection = connection
-            self._refuses = ""
-            connection.close_callbacks.add(self._lost)
-            blocked.listen(connection, self._blocked)
-        return self._connection
+        if self._connection is not None and self._connection.connected.is_set():
+            return self._connection
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connect())
+            self._connecting.add_done_callback(heard)
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> AbstractConnection:
+        connection = await aio_pika.connect(self._url, timeout=CONNECT_WITHIN)
+        try:
+            await self._prepare(connection)
+        except BaseException:  # it would live on, unknown to anybody, and another with each try
+            await _end(connection)
+            raise
+        self._connection = connection
+        self._refuses = ""
+        connection.close_callbacks.add(self._lost)
+        blocked.listen(connection, self._blocked)
+        return connection
 
     def _lost(self, connection: AbstractConnection | None, error: BaseException | None) -> None:
         if connection is self._connection:  # else it was closed here
@@ -182,7 +191,7 @@ class Link:
         """Close, without waiting for a broker that does not answer."""
         connection, self._connection = self._connection, None
         self._channels.clear()
-        for opening in self._opening.values():
+        for opening in (*self._opening.values(), *([self._connecting] if self._connecting else [])):
             opening.cancel()
         if connection is not None:
             await _end(connection)
@@ -206,3 +215,18 @@ async def fresh_channel(connection: AbstractConnection) -> AbstractChannel:
     channel = connection.channel(publisher_confirms=True, on_return_raises=True)
     await channel.initialize(timeout=CONNECT_WITHIN)
     return channel
+
+
+def heard(task: asyncio.Task[Any]) -> None:
+    """Be content with how `task` ended: those who still wait have it, and nobody else needs to hear of it."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def give_back(channel: AbstractChannel) -> None:
+    """Return everything that is held on `channel`, what never reached us included (the tag 0 says so), and
+    close it."""
+    underlay = await channel.get_underlay_channel()
+    if isinstance(underlay, aiormq.Channel):
+        await underlay.basic_nack(0, multiple=True, requeue=True)
+    await channel.close()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -22,8 +22,11 @@ from common.queue.port import (
     Counts,
     DeadLetter,
     Delivery,
+    Depth,
     Done,
+    Kind,
     Lane,
+    Move,
     Retry,
     Verdict,
     after_verdict,
@@ -32,7 +35,7 @@ from common.queue.port import (
 from common.queue.rabbitmq import bulk, mark, wire
 from common.queue.rabbitmq.consume import Subscription, give_back
 from common.queue.rabbitmq.dead import Fate, Graveyard
-from common.queue.rabbitmq.declare import declare
+from common.queue.rabbitmq.declare import Layout
 from common.queue.rabbitmq.link import CONFIRM_WITHIN, Link, translated
 from common.queue.rabbitmq.notices import Notices
 from common.queue.rabbitmq.silence import Silence, sentence
@@ -51,33 +54,43 @@ COUNT_WITHIN = 10.0
 
 
 class RabbitQueue:
-    """The port over four connections: one to publish, one for each lane, one for the depths, the dead and the
-    marks. What is declared or timed out on one cannot kill a publish under way on another."""
+    """The port over four connections: one to publish, one for each kind of lane, one for the depths, the dead
+    and the marks. What is declared or timed out on one cannot kill a publish under way on another."""
 
     def __init__(self, url: str, look_after: int, management: str | None = None) -> None:
-        address = URL(url)
+        address = self._address = URL(url)
         self._rungs = sorted({*RUNGS, look_after})
-        self._declared = False
-        self._declaring = asyncio.Lock()
+        self._routes: frozenset[str] = frozenset()  # whose hooks come here; none for who only looks
         self._notices = Notices()
-        self._policies = PolicyWatch(management, address, self._rungs)
-        self._out = Link(address, self._declare, self._notices)
-        self._in = {lane: Link(address, self._declare, self._notices) for lane in Lane}
-        self._admin = Link(address, self._declare, self._notices)
+        self._layout = Layout(self._rungs, self._notices, lambda: self._policies.start())
+        self._policies = PolicyWatch(management, address, self._layout.queues)
+        self._out = Link(address, self._prepare, self._notices)
+        self._in = {kind: Link(address, self._prepare, self._notices) for kind in Kind}
+        self._layout.link = self._admin = Link(address, self._prepare, self._notices)
         self._graveyard = Graveyard(self._admin, self._revive)
+        self._apart: dict[Lane, Link] = {}
         self._left: list[Subscription] = []
         self._silence = Silence()
 
     @classmethod
     async def open(
-        cls, url: str, *, look_after: int, management: str | None = None, refuse: bool = True
+        cls,
+        url: str,
+        *,
+        look_after: int,
+        management: str | None = None,
+        refuse: bool = True,
+        routes: Collection[str] = (),
     ) -> "RabbitQueue":
-        """Declare the queues. A broker that is away does not keep a receiver from starting (it answers 503
-        meanwhile). Raises `ConfigError` for one whose queues have other arguments, and for a policy that
-        loses, where the `management` API tells of it. Without `refuse`, for who only looks, `QueueAway` is
-        raised and a policy is not."""
+        """Declare the queues, those of `routes` too: who sends their first hook would wait for it. A broker
+        that is away does not keep a receiver from starting (it answers 503 meanwhile). Raises `ConfigError`
+        for one whose queues have other arguments, and for a policy that loses, where the `management` API
+        tells of it. Without `refuse`, for who only looks, `QueueAway` is raised and a policy is not."""
         queue = cls(url, look_after, management)
+        queue._routes = frozenset(routes)
         try:
+            async with translated(COUNT_WITHIN + len(routes)):
+                await queue._layout.make(routes)
             await queue.counts()
             await queue._policies.look(refuse=refuse)
         except BaseException as error:
@@ -87,31 +100,31 @@ class RabbitQueue:
             log(Action.QUEUE, str(error), level=logging.WARNING)
         return queue
 
-    async def _declare(self, connection: AbstractConnection) -> None:
+    async def _prepare(self, connection: AbstractConnection) -> None:
         self._policies.start()
-        async with self._declaring:
-            if self._declared:
-                return
-            await declare(connection, self._rungs)
-            self._declared = True
+        await self._layout.prepare(connection)
 
     async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
         """See the port."""
         check_delay(delay)
         await self._send(body, lane, delay, wire.first_headers())
 
-    async def publish_all(self, bodies: Collection[bytes], *, lane: Lane) -> None:
+    async def publish_all(self, bodies: Mapping[Lane, Collection[bytes]]) -> None:
         """See the port."""
+        await asyncio.gather(*(self._publish_all(some, lane) for lane, some in bodies.items()))
+
+    async def _publish_all(self, bodies: Collection[bytes], lane: Lane) -> None:
         queue = topology.lane_queue(lane)
-        async with self._publishing(queue, CONFIRM_WITHIN) as channel:
+        async with self._publishing(queue, CONFIRM_WITHIN, lane) as channel:
             await bulk.publish(channel, queue, bodies, wire.first_headers)
 
     async def check(self) -> None:
         """See the port. A broker out of memory or disk no longer reads what publishers send: so something is
         sent that no queue is for, and its confirm awaited."""
         counts = await self.counts()
-        if counts.ready[Lane.LIVE] >= topology.MAX_LENGTH:
-            raise QueueAway(f"{topology.lane_queue(Lane.LIVE)} is full: {topology.MAX_LENGTH} tasks wait")
+        for lane, depth in counts.lanes.items():
+            if depth.ready >= topology.MAX_LENGTH and lane.route in (self._routes or {lane.route}):
+                raise QueueAway(f"{topology.lane_queue(lane)} is full: {topology.MAX_LENGTH} tasks wait")
         await self._confirm()
         if counts.silent:
             raise QueueAway(sentence(counts.silent))
@@ -146,19 +159,21 @@ class RabbitQueue:
         self, body: bytes, lane: Lane, why: str, headers: wire.Headers, *, within: float = CONFIRM_WITHIN
     ) -> None:
         dead = headers | wire.dead_headers(lane, why)
-        await self._put(body, "", topology.dead_queue(), dead, within)
+        await self._put(body, "", topology.dead_queue(), dead, within, lane)
 
     async def _send(
         self, body: bytes, lane: Lane, delay: float, headers: wire.Headers, *, within: float = CONFIRM_WITHIN
     ) -> None:
         exchange = topology.wait_queue(rung(delay, self._rungs)) if delay > 0 else ""
-        await self._put(body, exchange, topology.lane_queue(lane), headers, within)
+        await self._put(body, exchange, topology.lane_queue(lane), headers, within, lane)
 
-    async def _put(self, body: bytes, exchange: str, key: str, headers: wire.Headers, within: float) -> None:
+    async def _put(
+        self, body: bytes, exchange: str, key: str, headers: wire.Headers, within: float, lane: Lane
+    ) -> None:
         """Publish and return when the broker has confirmed; the default exchange is ""."""
         # No message_id: the library matches returned messages by it and makes a unique one itself.
         message = Message(body, headers=headers, delivery_mode=DeliveryMode.PERSISTENT)
-        async with self._publishing(exchange or key, within) as channel:
+        async with self._publishing(exchange or key, within, lane) as channel:
             target = channel.default_exchange
             if exchange:
                 target = await channel.get_exchange(exchange, ensure=False)
@@ -167,25 +182,18 @@ class RabbitQueue:
             raise QueueAway(f"RabbitMQ answered a publish with {answer!r}")
 
     @asynccontextmanager
-    async def _publishing(self, queue: str, within: float) -> AsyncIterator[AbstractChannel]:
-        """Give the channel for what goes to `queue`, and bear what comes of it. One that is dead keeps for a
-        minute whatever comes after it on its channel."""
+    async def _publishing(self, queue: str, within: float, lane: Lane) -> AsyncIterator[AbstractChannel]:
+        """Give the channel for what goes to `queue`, and in the end to `lane`, and bear what comes of it. One
+        that is dead keeps for a minute whatever comes after it on its channel."""
         async with self._out.taking(within):
+            await self._layout.make([lane.route])
             channel = await self._out.channel(queue)
             try:
                 with self._silence.awaiting(queue):
                     yield channel
             except (PublishError, ChannelNotFoundEntity):
-                await self._forget(self._out, queue)
+                self._layout.lost(queue)
                 raise
-
-    async def _forget(self, link: Link, queue: str) -> None:
-        """The broker has lost `queue` of ours: declare all again, with the next connection."""
-        self._notices.say(
-            f"RabbitMQ has lost {queue} with all that was in it: it was deleted. It is made again"
-        )
-        self._declared = False
-        await link.close()
 
     async def deliveries(self, lane: Lane, limit: int) -> AsyncIterator[Delivery]:
         """See the port."""
@@ -221,24 +229,27 @@ class RabbitQueue:
                     subscription = await self._start(lane, limit)
             except QueueAway as error:
                 if str(error) != told:  # once for each reason: of an absent broker that starts there are some
-                    log(Action.QUEUE, f"{error}; trying again", level=logging.WARNING, lane=lane)
+                    log(Action.QUEUE, f"{error}; trying again", level=logging.WARNING, lane=lane.name)
                 told = str(error)
                 await self._silent()
                 await asyncio.sleep(RECONNECT)
                 continue
             if told:
-                log(Action.QUEUE, "RabbitMQ is back", lane=lane)
+                log(Action.QUEUE, "RabbitMQ is back", lane=lane.name)
             return subscription
 
     async def _start(self, lane: Lane, limit: int) -> Subscription:
         queue = topology.lane_queue(lane)
+        await self._layout.make([lane.route])
         try:
-            subscription = await Subscription.start(self._in[lane], queue, limit)
+            subscription = await Subscription.start(self._apart.get(lane, self._in[lane.kind]), queue, limit)
         except ChannelNotFoundEntity:
-            await self._forget(self._in[lane], queue)
+            self._layout.lost(queue)
             raise
         except ConnectionInternalError:  # after a minute: of a dead queue it is all that the broker says
             self._silence.broke(queue)
+            # It closes the connection too: from now on one that only this lane has.
+            self._apart.setdefault(lane, Link(self._address, self._prepare, self._notices))
             raise
         self._silence.answered(queue)
         return subscription
@@ -275,7 +286,7 @@ class RabbitQueue:
             raise
         await self._sweep()
 
-    async def _pass_on(self, delivery: Delivery, verdict: Retry | Bury) -> None:
+    async def _pass_on(self, delivery: Delivery, verdict: Retry | Bury | Move) -> None:
         """Publish the message again where `verdict` sends it, trying for as long as the delivery is held:
         giving it back to a broker that takes no messages would use up its delivery limit in minutes."""
         receipt = wire.receipt_of(delivery)
@@ -287,6 +298,9 @@ class RabbitQueue:
             try:
                 if isinstance(verdict, Bury):
                     await self._lay(body, delivery.lane, verdict.why, headers, within=SETTLE_WITHIN)
+                elif isinstance(verdict, Move):
+                    headers[wire.RETURNED] = delivery.returned
+                    await self._send(body, verdict.lane, 0, headers, within=SETTLE_WITHIN)
                 else:
                     headers[wire.ATTEMPT] = delivery.attempt + verdict.counts
                     after = verdict.after
@@ -301,22 +315,12 @@ class RabbitQueue:
     async def counts(self) -> Counts:
         """See the port. `held` is None: only RabbitMQ's management interface knows it."""
         async with translated(COUNT_WITHIN):
-            channel = await self._admin.channel()
-            self._policies.start_if_old()
-
-            async def depth(name: str) -> int:
-                # On a plain channel; a robust one answers a passive declaration from its memory.
-                try:
-                    queue = await channel.declare_queue(name, passive=True)
-                except ChannelNotFoundEntity:
-                    await self._forget(self._admin, name)
-                    raise
-                return queue.declaration_result.message_count or 0
-
+            lanes, depths = await self._layout.depths()
+            self._policies.start_if_old()  # not before the broker has answered
             return Counts(
-                ready={lane: await depth(topology.lane_queue(lane)) for lane in Lane},
-                waiting=sum([await depth(topology.wait_queue(seconds)) for seconds in self._rungs]),
-                dead=await depth(topology.dead_queue()),
+                lanes={lane: Depth(depths[topology.lane_queue(lane)]) for lane in lanes},
+                waiting=sum(depths[topology.wait_queue(seconds)] for seconds in self._rungs),
+                dead=depths[topology.dead_queue()],
                 silent=await self._silent(),
                 losing=self._policies.losing,
             )
@@ -345,5 +349,6 @@ class RabbitQueue:
     async def close(self) -> None:
         """See the port."""
         self._policies.close()
-        for link in (*self._in.values(), self._admin, self._out):
+        self._layout.close()
+        for link in (*self._in.values(), *self._apart.values(), self._admin, self._out):
             await link.close()

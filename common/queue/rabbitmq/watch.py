@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from yarl import URL
 
 from common.errors import ConfigError, QueueAway
-from common.queue import topology
 from common.queue.rabbitmq import policy
+from common.queue.topology import Declaration
 from common.telemetry import Action, log
 
 EVERY = 60.0
@@ -20,19 +20,19 @@ MENDED = 3.0
 
 
 class PolicyWatch:
-    """`losing` has a sentence for each policy that loses, over our queues with the waits `rungs`, as far as
-    the API at `management` told last. Where that is None nobody is asked. `clock` is in seconds."""
+    """`losing` has a sentence for each policy that loses, over what `queues` returns, as far as the API at
+    `management` told last. Where that is None nobody is asked. `clock` is in seconds."""
 
     def __init__(
         self,
         management: str | None,
         amqp: URL,
-        rungs: Iterable[int],
+        queues: Callable[[], Iterable[Declaration]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._management = management
         self._amqp = amqp
-        self._queues = [*topology.declarations(rungs), topology.any_mark()]
+        self._queues = queues
         self._clock = clock
         self._looking: asyncio.Task[None] | None = None
         self._looked = 0.0
@@ -65,7 +65,7 @@ class PolicyWatch:
 
     async def _look(self, management: str) -> None:
         try:
-            found = await policy.laid(management, self._amqp, self._queues)
+            found = await policy.laid(management, self._amqp, self._queues())
         except QueueAway as error:
             self._warn(str(error))  # what was known stays
         else:

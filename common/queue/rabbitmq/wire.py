@@ -67,11 +67,11 @@ def letter_from(message: AbstractIncomingMessage) -> DeadLetter:
     """Return the dead letter. One that the broker laid there itself, for coming back too often, has no
     reason of ours."""
     headers = message.headers
-    lane = str(headers.get(LANE) or lane_of(str(headers.get("x-first-death-queue"))))
+    name = headers.get(LANE)
     return DeadLetter(
         id=str(headers.get(ID) or hashlib.sha256(message.body).hexdigest()[:32]),
         body=message.body,
-        lane=Lane(lane) if lane in list(Lane) else Lane.LIVE,
+        lane=Lane.named(str(name)) if name else lane_of(str(headers.get("x-first-death-queue"))),
         why=str(headers.get(WHY) or KILLER),
         at=float(str(headers.get(AT) or _died(headers))),
         attempt=_number(headers.get(ATTEMPT), 1),
@@ -86,7 +86,7 @@ def first_headers(id_: str = "") -> Headers:
 
 def dead_headers(lane: Lane, why: str) -> Headers:
     """The headers a dead letter has besides. The time is text: pamqp cuts a float to 32 bits."""
-    return {WHY: _cut(why, MAX_HEADER), AT: repr(time.time()), LANE: lane.value}
+    return {WHY: _cut(why, MAX_HEADER), AT: repr(time.time()), LANE: lane.name}
 
 
 def failures_header(failures: Iterable[Failure]) -> Headers:

@@ -10,11 +10,10 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
-from itertools import chain, islice
 from pathlib import Path
 
 from common.errors import ConfigError, LostDelivery, QueueAway
@@ -23,14 +22,16 @@ from common.queue.port import (
     Counts,
     DeadLetter,
     Delivery,
+    Depth,
     Done,
-    Failure,
     Lane,
+    Move,
     Verdict,
     after_verdict,
     check_delay,
     mark_lives,
 )
+from common.queue.sqlite.dead import DeadLetters, failures_of
 from common.queue.sqlite.file import SqliteFile
 
 LEASE = 15.0
@@ -39,18 +40,21 @@ LEASE = 15.0
 POLL = 0.2
 """How often other processes' messages are looked for, in seconds; our own wake us at once."""
 
-PAGE = 1000
-"""Dead letters that are read or changed in one transaction."""
-
-# Of each lane: all, those whose time is to come, and of these the leased. Its cost does not grow with the
-# messages: of them it looks at those that fall due within this second, and at the leased.
+# Of each lane: all, those whose time is to come, of these the leased, and since when the first is due. Its
+# cost does not grow with the messages: of them it looks at those that fall due within this second, and at the
+# leased.
 _COUNTS = """
 SELECT dead, lane, n,
     (SELECT coalesce(sum(n), 0) FROM due_in WHERE lane = depth.lane AND second > :second)
     + (SELECT count(*) FROM message
        WHERE dead = 0 AND lane = depth.lane AND due > :now AND due < :second + 1),
-    (SELECT count(*) FROM message WHERE holder IS NOT NULL AND lane = depth.lane AND due > :now)
-FROM depth"""
+    (SELECT count(*) FROM message WHERE holder IS NOT NULL AND lane = depth.lane AND due > :now),
+    (SELECT min(due) FROM message WHERE dead = 0 AND lane = depth.lane AND due > 0)
+FROM depth WHERE n > 0"""
+
+_DUE = """
+SELECT lane FROM depth WHERE dead = 0 AND n > 0
+    AND EXISTS (SELECT 1 FROM message WHERE dead = 0 AND lane = depth.lane AND due <= ?)"""
 
 
 class SqliteQueue:
@@ -60,10 +64,12 @@ class SqliteQueue:
         self._file = file
         self._run = file.run
         self._now = file.now
+        self._dead = DeadLetters(file)
         self._lease = lease
-        self._news = asyncio.Event()
+        self._news: dict[Lane, asyncio.Event] = defaultdict(asyncio.Event)
         self._held: dict[int, tuple[str, float, Lane]] = {}  # id -> (holder, lease end, lane)
         self._renewer = asyncio.create_task(self._renew())
+        self._poller: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -86,39 +92,43 @@ class SqliteQueue:
     async def publish(self, body: bytes, *, lane: Lane, delay: float = 0) -> None:
         """See the port."""
         check_delay(delay)
-        row = (lane, body, self._now() + delay)
+        row = (lane.name, body, self._now() + delay)
         await self._run(lambda db: db.execute("INSERT INTO message (lane, body, due) VALUES (?, ?, ?)", row))
-        self._news.set()
+        self._news[lane].set()
 
-    async def publish_all(self, bodies: Collection[bytes], *, lane: Lane) -> None:
+    async def publish_all(self, bodies: Mapping[Lane, Collection[bytes]]) -> None:
         """See the port."""
-        rows = [(lane, body, self._now()) for body in bodies]
+        now = self._now()
+        rows = [(lane.name, body, now) for lane, some in bodies.items() for body in some]
         sql = "INSERT INTO message (lane, body, due) VALUES (?, ?, ?)"
         await self._run(lambda db: db.executemany(sql, rows))
-        self._news.set()
+        for lane in bodies:
+            self._news[lane].set()
 
     async def check(self) -> None:
         """See the port. A message is written and deleted in one transaction: that takes as many pages of a
         full disk as one that stays, and nobody sees it."""
 
         def pretend(db: sqlite3.Connection) -> None:
-            row = db.execute(
-                "INSERT INTO message (lane, body, due) VALUES (?, ?, 0)", (Lane.LIVE, bytes(512))
-            )
+            sql = "INSERT INTO message (lane, body, due) VALUES (?, ?, 0)"
+            row = db.execute(sql, (Lane("").name, bytes(512)))
             db.execute("DELETE FROM message WHERE id = ?", (row.lastrowid,))
 
         await self._run(pretend)
 
     async def bury(self, body: bytes, *, lane: Lane, why: str) -> None:
         """See the port."""
-        row = (lane, body, self._now(), why, time.time())
+        row = (lane.name, body, self._now(), why, time.time())
         sql = "INSERT INTO message (lane, body, due, dead, why, at) VALUES (?, ?, ?, 1, ?, ?)"
         await self._run(lambda db: db.execute(sql, row))
 
     async def deliveries(self, lane: Lane, limit: int) -> AsyncIterator[Delivery]:
         """See the port."""
+        news = self._news[lane]
+        self._poller = self._poller or asyncio.create_task(self._poll())
         while True:
-            room = limit - sum(held[2] is lane for held in self._held.values())
+            news.clear()
+            room = limit - sum(held[2] == lane for held in self._held.values())
             taken = await self._take(lane, room) if room > 0 else []
             given = 0
             try:
@@ -128,7 +138,7 @@ class SqliteQueue:
             finally:
                 await self._give_back(taken[given:])
             if not taken:
-                await self._wait_for_news()
+                await news.wait()
 
     async def _take(self, lane: Lane, room: int) -> list[Delivery]:
         now, holder = self._now(), uuid.uuid4().hex
@@ -140,7 +150,7 @@ class SqliteQueue:
                 " WHERE id IN (SELECT id FROM message WHERE dead = 0 AND lane = ? AND due <= ?"
                 "              ORDER BY due LIMIT ?)"
                 " RETURNING id, body, attempt, failures, returned",
-                (holder, now + self._lease, lane, now, room),
+                (holder, now + self._lease, lane.name, now, room),
             )
             return rows.fetchall()
 
@@ -154,10 +164,11 @@ class SqliteQueue:
             await asyncio.wait([leasing])
             if leasing.exception() is None:
                 await self._unlease([(row[0], holder) for row in leasing.result()])
+                self._news[lane].set()
             raise
         self._held.update({row[0]: (holder, now + self._lease, lane) for row in rows})
         return [
-            Delivery(body, attempt, (id_, holder), lane, _failures(failures), returned)
+            Delivery(body, attempt, (id_, holder), lane, failures_of(failures), returned)
             for id_, body, attempt, failures, returned in rows
         ]
 
@@ -170,6 +181,8 @@ class SqliteQueue:
         for receipt in receipts:
             self._let_go(*receipt)
         await self._unlease(receipts)
+        for delivery in deliveries:
+            self._news[delivery.lane].set()
 
     def _let_go(self, id_: int, holder: str) -> None:
         """Hold it no more; unless it ran out and was taken here again, under another name."""
@@ -181,15 +194,16 @@ class SqliteQueue:
         if receipts:
             with suppress(QueueAway):  # then the leases run out
                 await self._run(lambda db: db.executemany(sql, receipts))
-            self._news.set()
 
-    async def _wait_for_news(self) -> None:
-        self._news.clear()
-        try:
-            async with asyncio.timeout(POLL):
-                await self._news.wait()
-        except TimeoutError:
-            return
+    async def _poll(self) -> None:
+        """Wake who waits for a lane in which something has become due, or was put by another process: one
+        question for all lanes, however many there are."""
+        while True:
+            await asyncio.sleep(POLL)
+            with suppress(QueueAway):
+                now = self._now()
+                for (name,) in await self._run(lambda db: db.execute(_DUE, (now,)).fetchall()):  # noqa: B023 - it runs now
+                    self._news[Lane.named(name)].set()
 
     async def _renew(self) -> None:
         """Keep the leases of what this process holds, for as long as the work takes."""
@@ -236,6 +250,9 @@ class SqliteQueue:
             if isinstance(verdict, Bury):
                 change = "holder = NULL, dead = 1, body = ?, why = ?, at = ?, due = ?"
                 values = (verdict.body or delivery.body, verdict.why, at, now)
+            elif isinstance(verdict, Move):
+                change = "holder = NULL, body = ?, lane = ?, due = ?"
+                values = (verdict.body or delivery.body, verdict.lane.name, now)
             else:
                 attempt = delivery.attempt + verdict.counts
                 change = "holder = NULL, returned = 0, body = ?, attempt = ?, due = ?"
@@ -247,7 +264,9 @@ class SqliteQueue:
             changed = await self._run(end)
         finally:
             self._let_go(id_, holder)  # if nothing was written, the lease is to run out
-        self._news.set()
+        self._news[delivery.lane].set()
+        if isinstance(verdict, Move):
+            self._news[verdict.lane].set()
         if not changed:
             raise LostDelivery("the lease ran out and the message went to another holder")
 
@@ -255,69 +274,36 @@ class SqliteQueue:
         """See the port."""
         now = self._now()
         rows = await self._run(lambda db: db.execute(_COUNTS, {"now": now, "second": int(now)}).fetchall())
-        ready, held, later, dead = dict.fromkeys(Lane, 0), 0, 0, 0
-        for buried, lane, total, to_come, leased in rows:
+        lanes, dead = dict[Lane, Depth](), 0
+        for buried, name, total, to_come, held, first in rows:
             if buried:
                 dead += total
             else:
-                ready[Lane(lane)] += total - to_come
-                later += to_come
-                held += leased
-        return Counts(ready, later - held, held, dead)
+                ready = total - to_come
+                oldest = max(now - first, 0.0) if ready and first else 0.0  # given back, it has none
+                lanes[Lane.named(name)] = Depth(ready, to_come - held, held, oldest)
+        return Counts(
+            lanes,
+            waiting=sum(depth.waiting or 0 for depth in lanes.values()),
+            held=sum(depth.held or 0 for depth in lanes.values()),
+            dead=dead,
+        )
 
-    async def letters(self) -> AsyncGenerator[DeadLetter, None]:
+    def letters(self) -> AsyncGenerator[DeadLetter, None]:
         """See the port."""
-        behind = (0.0, 0)
-        while page := await self._page(PAGE, behind):
-            for _, letter in page:
-                yield letter
-            behind = (page[-1][0], int(page[-1][1].id))
+        return self._dead.letters()
 
     async def buried(self, limit: int) -> list[DeadLetter]:
         """See the port."""
-        return [letter for _, letter in await self._page(limit, (0.0, 0))]
-
-    async def _page(self, limit: int, behind: tuple[float, int]) -> list[tuple[float, DeadLetter]]:
-        """Return the next dead letters `behind` the one of that time and id, each with its time."""
-        sql = (
-            "SELECT due, id, body, lane, why, at, attempt, failures FROM message"
-            " WHERE dead = 1 AND (due, id) > (?, ?) ORDER BY due, id LIMIT ?"
-        )
-        rows = await self._run(lambda db: db.execute(sql, (*behind, limit)).fetchall())
-        return [
-            (due, DeadLetter(str(id_), body, Lane(lane), why, at, attempt, _failures(failures)))
-            for due, id_, body, lane, why, at, attempt, failures in rows
-        ]
+        return await self._dead.buried(limit)
 
     async def replay(self, ids: Collection[str] | None = None) -> set[str]:
         """See the port."""
-        if ids is None:
-            sql = "SELECT id FROM message WHERE dead = 1"
-            ids = await self._run(lambda db: [str(row[0]) for row in db.execute(sql)])
-        change = (
-            "UPDATE message SET dead = 0, attempt = 1, returned = 0, due = :now, why = NULL, at = NULL"
-            " WHERE dead = 1"
-        )
-        return await self._each(change, ids)
+        return await self._dead.replay(ids)
 
     async def drop(self, ids: Collection[str]) -> set[str]:
         """See the port."""
-        return await self._each("DELETE FROM message WHERE dead = 1", ids)
-
-    async def _each(self, statement: str, ids: Collection[str]) -> set[str]:
-        """Run `statement` for each of `ids`, PAGE to a transaction: a longer one would make other processes
-        wait longer for the file than they do. Return the ids it touched."""
-        one, rest, now = f"{statement} AND id = :id RETURNING id", iter(ids), self._now()
-        found: set[str] = set()
-
-        def change(db: sqlite3.Connection, batch: list[str]) -> set[str]:
-            rows = (db.execute(one, {"id": id_, "now": now}).fetchall() for id_ in batch)
-            return {str(row[0]) for row in chain.from_iterable(rows)}
-
-        while batch := list(islice(rest, PAGE)):
-            found |= await self._run(partial(change, batch=batch))
-            self._news.set()
-        return found
+        return await self._dead.drop(ids)
 
     async def first(self, key: str, holder: str, *, at: float, within: float) -> bool:
         """See the port."""
@@ -341,6 +327,8 @@ class SqliteQueue:
         if self._renewer.cancelled() or self._renewer.cancelling():
             return
         self._renewer.cancel()
+        if self._poller is not None:
+            self._poller.cancel()
         held = [(id_, holder) for id_, (holder, _, _) in self._held.items()]
         self._held.clear()
         sql = (
@@ -359,7 +347,3 @@ def _receipt(delivery: Delivery) -> tuple[int, str]:
     if not isinstance(delivery.receipt, tuple):
         raise TypeError("a delivery of another queue")
     return delivery.receipt
-
-
-def _failures(text: str) -> tuple[Failure, ...]:
-    return tuple(Failure(**entry) for entry in json.loads(text))

@@ -18,7 +18,7 @@ VERSION = 1
 # `due` is the queue's time (`now`); a lease is a due time in the future. Of a dead message it is when it was
 # buried, which is the order of the dead, for `at`, the wall clock, may be set back.
 # `holder` names who leases the message, NULL for nobody; `returned` counts the holders that died with it;
-# `why` and `at` are set when it is dead. A lane is any text: more of them need no other tables.
+# `why` and `at` are set when it is dead. A lane is written as its name.
 _MESSAGE = """
 CREATE TABLE IF NOT EXISTS message (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
