@@ -70,7 +70,7 @@ def measure(quick: bool, with_hooks: bool, with_objects: bool, say: Callable[[st
 def measure_far(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
     """Return what was measured over a distance, as plain values."""
     with open_lab() as lab:
-        rounds, count = (1, 2000) if quick else (3, 8000)
+        rounds, count = (1, 2000) if quick else (2, 4000)
         measured = far.measure(lab, lab.rabbit(), rounds=rounds, count=count, say=say)
         return {"machine": report.machine(), "far": asdict(measured)}
 

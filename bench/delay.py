@@ -5,6 +5,7 @@ python -m bench.delay LISTEN TO MILLISECONDS
 
 import asyncio
 import sys
+from typing import cast
 
 import uvloop
 
@@ -20,10 +21,9 @@ class _End(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         for data in self._early:
-            transport.write(data)
+            self._transport.write(data)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio."""

@@ -17,14 +17,14 @@ from worker.attempt import Attempted
 START, LEAST, MOST = 32, 4, 512
 """How many at once at first, at the least and at the most."""
 
-WINDOW = 2.0
+WINDOW = 1.0
 """Seconds of a window at least. It is longer until as many attempts have ended as may run at once."""
 
-UP, DOWN = 1.25, 0.7
-"""What a step up and a step down multiply the limit by."""
+FIRST_UP, UP, DOWN = 2.0, 1.25, 0.7
+"""What a step up and a step down multiply the limit by; the first steps up are long ones."""
 
-GAIN = 1.04
-"""By so much the rate must grow for a step up to stay."""
+GAIN, MUCH = 1.04, 1.3
+"""By so much the rate must grow for a step up to stay, and for the next one to be a long one again."""
 
 REST = 20.0
 """Seconds from a step that was taken back, or a step down, to the next step up."""
@@ -71,6 +71,7 @@ class Climb:
         self._window = _Window(clock())
         self._before: tuple[int, float, float] | None = None  # limit, rate and seconds before the step up
         self._rests_until = self._window.began
+        self._up = FIRST_UP
 
     def note(self, seconds: float, in_hand: int, *, failed: bool = False, patience: bool = False) -> None:
         """An attempt is over that took so many seconds, one of `in_hand`. `failed`: at a store; `patience`:
@@ -88,8 +89,11 @@ class Climb:
     def _step(self, window: _Window, now: float) -> None:
         rate, takes, before = window.rate(now), window.takes, self._before
         self._before = None
+        if before and rate < before[1] * MUCH:
+            self._up = UP
         if window.patience or window.failed > FAILING * window.ended:
             self._go(self.limit * DOWN)
+            self._up = UP
             self._rests_until = now + REST
         elif window.full * 2 < window.ended:
             return  # nothing waits for us
@@ -99,7 +103,7 @@ class Climb:
             self._rests_until = now + REST
         elif self.limit < self._most and now >= self._rests_until:
             self._before = self.limit, rate, takes
-            self._go(self.limit * UP)
+            self._go(self.limit * self._up)
 
     def _go(self, limit: float) -> None:
         self.limit = min(self._most, max(self._least, round(limit)))
