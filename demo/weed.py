@@ -17,6 +17,9 @@ from common.errors import ConfigError
 from common.tables import StoreSettings
 
 START_WITHIN = 60.0
+TRIES = 5
+TAKEN = "address already in use"
+
 ACCESS_KEY, SECRET_KEY = "demo-access-key", "demo-secret-key"
 
 
@@ -43,8 +46,8 @@ class Weed:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._ports = free_ports(8)
-        self.endpoint = f"http://127.0.0.1:{self._ports[0]}"
+        self._has_run = False
+        self._take_ports()
         self._process: subprocess.Popen[bytes] | None = None
         (folder / "data").mkdir(parents=True, exist_ok=True)
         identity = {
@@ -53,6 +56,10 @@ class Weed:
             "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+
+    def _take_ports(self) -> None:
+        self._ports = free_ports(8)
+        self.endpoint = f"http://127.0.0.1:{self._ports[0]}"
 
     @property
     def settings(self) -> StoreSettings:
@@ -88,7 +95,21 @@ class Weed:
         ]
 
     def start(self) -> None:
-        """Start the server, return when it answers. Raises RuntimeError with its last words when it fails."""
+        """Start the server, return when it answers. Raises RuntimeError with its last words when it fails; when
+        one of its ports was taken before its first start, it takes others."""
+        for _ in range(TRIES):
+            try:
+                self._start()
+            except RuntimeError as error:
+                if self._has_run or TAKEN not in str(error):
+                    raise
+                self._take_ports()
+            else:
+                self._has_run = True
+                return
+        raise RuntimeError("SeaweedFS did not start: whatever port it is given, another takes it")
+
+    def _start(self) -> None:
         with (self.folder / "output").open("ab") as out:
             self._process = process = subprocess.Popen(  # noqa: S603 - our own program
                 self._command(),

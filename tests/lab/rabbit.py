@@ -18,6 +18,10 @@ from common.backoff import RUNGS
 from common.queue import topology
 
 START_WITHIN = 90.0
+
+WIPED_WITHIN = 20.0
+"""Seconds; a test that consumes while it wipes is let go on then."""
+
 _PLACES = ("/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin", "/usr/local/sbin")
 
 
@@ -124,8 +128,7 @@ class RabbitNode:
         They are not deleted: a quorum queue that was deleted and declared again seconds before a
         `kill -9` of RabbitMQ 3.10 may come back without its process ("noproc"), and no product declares so.
         """
-        while await purge(self.url, *rungs):
-            pass  # what a killed process held may come back between two passes
+        await until_empty(self.url, *rungs)
         return self.url
 
     def kill(self) -> None:
@@ -180,8 +183,7 @@ class ExternalNode:
     async def wipe(self, *rungs: int) -> str:
         """Empty every queue of ours, those of the waits `rungs` too, and return the broker's URL."""
         self._rungs |= {*rungs}
-        while await purge(self.url, *rungs):
-            pass
+        await until_empty(self.url, *rungs)
         return self.url
 
     def stop(self) -> None:
@@ -192,10 +194,15 @@ class ExternalNode:
 Broker = RabbitNode | ExternalNode
 
 
-async def _ours(connection: AbstractConnection, *rungs: int) -> list[topology.Declaration]:
-    """Return every queue of ours, those of the routes that the register names too."""
+_routes: dict[str, set[str]] = {}
+"""By broker: whoever reads the register beside another sees only a part of it."""
+
+
+async def _ours(url: str, connection: AbstractConnection, *rungs: int) -> list[topology.Declaration]:
+    """Return every queue of ours, those of the routes that the register names too. The waits come first:
+    what they give up meanwhile is found in its lane."""
     base = topology.declarations({*RUNGS, *rungs})
-    routes = set[str]()
+    routes = _routes.setdefault(url, set())
     with suppress(ChannelNotFoundEntity):
         channel = await connection.channel()
         register = await channel.get_queue(topology.register())
@@ -203,17 +210,26 @@ async def _ours(connection: AbstractConnection, *rungs: int) -> list[topology.De
             routes.add(message.body.decode())
         await channel.close()
     lanes = [lane for route in sorted(routes) for lane in topology.lanes(route)]
-    return [*lanes, *(item for item in base if item.name != topology.register())]
+    return [*(item for item in reversed(base) if item.name != topology.register()), *lanes]
+
+
+async def until_empty(url: str, *rungs: int) -> None:
+    """Empty the broker until nothing is left: what a killed process held may come back between two passes."""
+    deadline = time.monotonic() + WIPED_WITHIN
+    while await purge(url, *rungs) and time.monotonic() < deadline:
+        pass
 
 
 async def purge(url: str, *rungs: int) -> int:
-    """Empty every queue of ours on the broker at `url` that there is; return how many messages went."""
+    """Empty every queue of ours on the broker at `url` that there is; return how many messages went, and how
+    many consumers are still believed in: what these hold comes back."""
     gone = 0
     async with await aio_pika.connect(url) as connection:
-        for item in await _ours(connection, *rungs):
+        for item in await _ours(url, connection, *rungs):
             channel = await connection.channel()
             try:
-                queue = await channel.get_queue(item.name, ensure=False)
+                queue = await channel.declare_queue(item.name, passive=True)
+                gone += queue.declaration_result.consumer_count or 0
                 gone += (await queue.purge()).message_count or 0
                 await channel.close()
             except ChannelNotFoundEntity:
@@ -225,7 +241,7 @@ async def wipe(url: str, *rungs: int, exchanges: bool = False) -> None:
     """Delete every queue of ours on the broker at `url`, those of the waits `rungs` too."""
     connection = await aio_pika.connect(url)
     async with connection, connection.channel() as channel:
-        for item in await _ours(connection, *rungs):
+        for item in await _ours(url, connection, *rungs):
             await channel.queue_delete(item.name)
             if exchanges and item.exchange:
                 await channel.exchange_delete(item.exchange)
