@@ -95,8 +95,8 @@ class Weed:
         ]
 
     def start(self) -> None:
-        """Start the server, return when it answers. Raises RuntimeError with its last words when it fails; when
-        one of its ports was taken before its first start, it takes others."""
+        """Start the server, return when it answers. Raises RuntimeError with its last words when it fails.
+        When one of its ports was taken before its first start, it takes others."""
         for _ in range(TRIES):
             try:
                 self._start()
