@@ -697,3 +697,18 @@ async def test_whoever_only_looks_while_the_file_goes_away_makes_no_file(
         await looking.counts()
     await looking.close()
     assert list(path.parent.glob("queue.db*")) == []
+
+
+async def test_whatever_the_question_for_all_lanes_ends_in_nobody_waits_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it raised would end the only task that wakes the takers."""
+    queue, other = await SqliteQueue.open(path), await SqliteQueue.open(path)
+    taking = asyncio.create_task(take(queue, 1))
+    monkeypatch.setattr("common.queue.sqlite.queue._DUE", "SELECT no FROM such_table WHERE ?")
+    await asyncio.sleep(0)
+    await other.publish(b"x", lane=LIVE)
+    [delivery] = await asyncio.wait_for(taking, 20)
+    assert delivery.body == b"x"
+    for each in (queue, other):
+        await each.close()
